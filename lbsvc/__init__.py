@@ -1,0 +1,18 @@
+"""lbsvc: a load balancer for TCP and HTTP, as a Twisted plugin (`twist loadbalancer`).
+
+The floors, imports go down only (tests/test_floors.py checks it):
+
+7 tap                 options of the command line; chooses the reactor
+6 app                 composition root: settings in, one MultiService out
+5 observe, admin      metrics, access log, events; the admin listener
+4 http                layer 7: codec, server and client roles, the exchange (the layer 7 road)
+3 net                 reactor, listeners, dialling, the relay (the layer 4 road), probes, names, drain
+2 config              YAML to frozen settings, every mistake with its place
+1 core                decisions and books: pools, pickers, health, retries, routes; no sockets, no clock of its own
+0 errors              what can go wrong, and the word for it
+
+Both roads walk the same milestones: match, admit, choose, open, carry, settle. Words: downstream is towards the client,
+upstream towards the backend; a pick gives a lease that is released once, with an outcome.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,111 @@
+"""Who may ask the admin listener what: Host, Origin and token, before any resource is looked up.
+
+Promises: /livez, /readyz and /metrics are open to whoever reaches the listener; everything else needs a Host that is
+ours (no DNS rebinding), no foreign Origin, and, where a token is set, that token, compared in constant time. Pure:
+headers in, a refusal or None out. Called by admin/site.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+#: What needs neither token nor a known Host.
+OPEN: Final = frozenset({b"/livez", b"/readyz", b"/metrics"})
+
+_WILDCARDS: Final = ("", "0.0.0.0", "::")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What to answer instead."""
+
+    status: int
+    detail: str
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The rules of one admin listener."""
+
+    bind_host: str  # as bound; "" for every address
+    hosts: frozenset[str] = frozenset()  # further names, lower-case
+    token: bytes = field(default=b"", repr=False)  # b"": none is asked for
+
+    def refusal(
+        self,
+        path: bytes,
+        hosts: Sequence[bytes],
+        origins: Sequence[bytes] = (),
+        authorizations: Sequence[bytes] = (),
+    ) -> Refusal | None:
+        """Why a request for `path` with these values of Host, Origin and Authorization does not pass."""
+        if path in OPEN:
+            return None
+        if len(hosts) != 1:
+            return Refusal(400, "exactly one Host header is needed")
+        if not self.knows(hosts[0]):
+            return Refusal(421, "this Host is not served here (admin.hosts)")
+        for origin in origins:
+            if origin.lower() not in (b"http://" + hosts[0].lower(), b"https://" + hosts[0].lower()):
+                return Refusal(403, "requests from another origin are refused")
+        if self.token and not self._authorized(authorizations):
+            challenge = b'Bearer realm="lbsvc"' + (b', error="invalid_token"' if authorizations else b"")
+            return Refusal(401, "a bearer token is needed", ((b"WWW-Authenticate", challenge),))
+        return None
+
+    def knows(self, host: bytes) -> bool:
+        """Whether this Host header names us."""
+        name = host_name(host)
+        if name is None:
+            return False
+        if name == "localhost" or name in self.hosts:
+            return True
+        address = _address(name)
+        if address is None:
+            return name == self.bind_host.lower()
+        return self.bind_host in _WILDCARDS or address == _address(self.bind_host)
+
+    def _authorized(self, authorizations: Sequence[bytes]) -> bool:
+        if len(authorizations) != 1:
+            return False
+        scheme, _, token = authorizations[0].partition(b" ")
+        # Digests of one length: the comparison tells nothing, not even how long the token is.
+        given, wanted = hashlib.sha256(token.strip()).digest(), hashlib.sha256(self.token).digest()
+        return hmac.compare_digest(given, wanted) and scheme.lower() == b"bearer"
+
+
+def gate_for(bind_host: str, hosts: Iterable[str], token: str) -> Gate:
+    """A gate from the settings of `admin`; `hosts` may carry ports and any case."""
+    names = (host_name(host.encode("utf-8")) for host in hosts)
+    return Gate(bind_host, frozenset(name for name in names if name), token.encode("utf-8"))
+
+
+def host_name(host: bytes) -> str | None:
+    """The name in a Host header: lower-case, without port, brackets and trailing dot; None where there is none."""
+    try:
+        text = host.decode("ascii").strip().lower()
+    except UnicodeDecodeError:
+        return None
+    if text.startswith("["):
+        name, bracket, port = text[1:].partition("]")
+        if not bracket or (port and not (port[0] == ":" and port[1:].isdigit())):
+            return None
+        return name or None
+    name, colon, port = text.partition(":")
+    if colon and not port.isdigit():
+        # More than one colon: an address that should have had brackets. It is nobody's port.
+        return text if _address(text) is not None else None
+    return name.removesuffix(".") or None
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None

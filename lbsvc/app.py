@@ -1,0 +1,394 @@
+"""The composition root: settings in, one MultiService out, with everything wired to everything.
+
+Promises: every socket is bound before anything is served, and all refusals are told at once; ready means that every
+listener is bound and the first round of health checks is over; stopping goes stage by stage (net/drain.py). Called by
+tap.py. Nothing below knows this module: what lower floors must make happen above them, they were given as callables here.
+"""
+
+from __future__ import annotations
+
+import gc
+import secrets
+import signal
+import time
+from collections.abc import Callable, Mapping
+from random import SystemRandom
+from typing import Any, Final
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Protocol
+from typing_extensions import override
+
+from lbsvc import __version__
+from lbsvc.admin.site import make_site
+from lbsvc.config.loader import Loaded
+from lbsvc.config.schema import AdminSettings, ListenerSettings, PoolSettings
+from lbsvc.core.backend import Backend
+from lbsvc.core.books import ListenerBooks
+from lbsvc.core.pool import Pool
+from lbsvc.core.retry import RetryBudget
+from lbsvc.core.router import Pattern, Route, RoutingTable
+from lbsvc.errors import Mistake, SystemRefusal
+from lbsvc.http.pooling import Upstreams
+from lbsvc.http.responses import redirect
+from lbsvc.http.server import ServerConnection
+from lbsvc.http.site import Answer, Destination, HttpSite, RequestIds, answering
+from lbsvc.membership import Membership
+from lbsvc.net.deadlines import Deadlines
+from lbsvc.net.drain import Drain
+from lbsvc.net.listener import Descriptors, Listener, open_sockets, raise_descriptor_limit
+from lbsvc.net.prober import HealthChecker
+from lbsvc.net.relay import Relay, RelaySite
+from lbsvc.net.resolver import system_lookup
+from lbsvc.observe.accesslog import AccessLog
+from lbsvc.observe.events import Events, level_in_force
+from lbsvc.observe.logwriter import Destinations
+from lbsvc.observe.metrics import LbsvcCollector, ReactorLag
+from lbsvc.observe.twistedlog import install as take_over_logging
+
+#: How many young objects may gather before a collection looks at them. Requests leave no cycles behind, so that the
+#: default of 700 only costs (tests/bench, `http`: 6 %); what does form cycles is still found.
+GC_THRESHOLDS: Final = (20_000, 20, 50)
+
+
+class Balancer(MultiService):
+    """The whole service."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        source: str,
+        reactor: Any,
+        env: Mapping[str, str],
+        refuse: Callable[[SystemRefusal], None],
+    ) -> None:
+        super().__init__()
+        self.settings = loaded.settings
+        self.reactor = reactor
+        self._notes = loaded.notes
+        self._source = source
+        self._refuse = refuse
+        self._env = env
+        self._rng = SystemRandom()
+        self._ids = RequestIds(secrets.token_hex(4).encode())
+        self._drain: Drain | None = None
+        self._unready: str | None = "starting"
+        self._admin_ports: list[Any] = []
+        self.generation = 1
+        self.reloads = {"success": 0, "failure": 0}
+        self.last_reload_ok = True
+        self.pools: list[Pool] = []
+        self.listeners: list[ListenerBooks] = []
+        self._listeners: list[Listener] = []
+        self._sites: list[HttpSite | RelaySite] = []
+        self._upstreams: dict[str, Upstreams] = {}
+        self._memberships: list[Membership] = []
+        self._stopping: Deferred[Any] | None = None
+
+    # -- as metrics see it
+
+    @property
+    def log_dropped(self) -> Mapping[str, int]:
+        """Lines that the logs have lost, by log."""
+        return self._logs.dropped()
+
+    @property
+    def roads(self) -> Mapping[str, set[str]]:
+        """Which protocols use which pool."""
+        roads: dict[str, set[str]] = {name: set() for name in self.settings.pools}
+        for listener in self.settings.listeners.values():
+            for pool in (listener.pool, *(route.pool for route in listener.routes)):
+                if pool is not None:
+                    roads[pool].add(listener.protocol)
+        return roads
+
+    def ready(self) -> str | None:
+        """None, or why not."""
+        return self._unready
+
+    # -- start
+
+    @override
+    def startService(self) -> None:
+        limit = raise_descriptor_limit()
+        self._open_logs()
+        self.lag = ReactorLag(self.reactor)
+        self.deadlines = Deadlines(self.reactor)
+        self._checker = HealthChecker(self.reactor, self._rng, time.time, self._flipped)
+        descriptors = Descriptors(limit, self._descriptors_scarce)
+        for pool_settings in self.settings.pools.values():
+            self._make_pool(pool_settings)
+        for listener_settings in self.settings.listeners.values():
+            self._make_listener(listener_settings, descriptors)
+        self._bind()
+        super().startService()
+        self.deadlines.start()
+        self.lag.start()
+        self._checker.setServiceParent(self)
+        for membership in self._memberships:
+            membership.start()
+        for listener in self._listeners:
+            listener.accept()
+            for address in listener.addresses:
+                self.emit(
+                    "info",
+                    "listener.bound",
+                    f"{listener.name} listens on {address}",
+                    listener=listener.name,
+                    bind=address,
+                )
+        self._checker.first_round.addCallback(self._first_round_over)
+        self.reactor.callWhenRunning(self._running)
+
+    def _open_logs(self) -> None:
+        settings = self.settings
+        self._logs = Destinations()
+        mistakes = []
+        for path, key in (
+            (settings.log.path, "log.path"),
+            (settings.access_log and settings.access_log.path, "access_log.path"),
+        ):
+            if path:
+                try:
+                    self._logs.writer(path, "probe")
+                except OSError as error:
+                    mistakes.append(Mistake(self._source, 0, 0, key, f"cannot be opened: {error.strerror or error}"))
+        if mistakes:
+            self._refuse(SystemRefusal(mistakes))
+        level, complaint = level_in_force(settings.log.level, self._env)
+        self.events = Events(self._logs.writer(settings.log.path, "events"), level, settings.log.format, time.time)
+        self.emit = self.events.emit
+        self._unlog = take_over_logging(self.events)
+        if complaint:
+            self.emit("warn", "log.level", complaint)
+        self._access: AccessLog | None = None
+        if settings.access_log is not None:
+            writer = self._logs.writer(settings.access_log.path, "access")
+            self._access = AccessLog(
+                self.reactor, writer, settings.access_log.format, settings.access_log.sample, self._rng
+            )
+
+    def _make_pool(self, settings: PoolSettings) -> None:
+        pool = Pool(settings.name, settings.algorithm, self._rng, self._pool_empty, self._pool_available)
+        pool.budget = RetryBudget(settings.retry.budget)
+        self.pools.append(pool)
+        self._upstreams[settings.name] = Upstreams(settings, pool, self.reactor, self.deadlines, self._rng)
+        lookup = system_lookup(self.reactor)
+        self._memberships.append(Membership(settings, pool, self.reactor, self._checker, lookup, self.emit))
+
+    def _make_listener(self, settings: ListenerSettings, descriptors: Descriptors) -> None:
+        books = ListenerBooks(settings.name, settings.protocol)
+        self.listeners.append(books)
+        log = self._access.log if self._access is not None and settings.access_log else None
+        site: HttpSite | RelaySite
+        connect: Callable[[str], Protocol]
+        if settings.protocol == "http":
+            table = self._routing_table(settings, books)
+            http_site = site = HttpSite(settings, table, books, self.reactor, self.deadlines, time.time, self._ids, log)
+            connect = lambda peer: ServerConnection(http_site, peer)  # noqa: E731 - one of two
+        else:
+            assert settings.pool is not None
+            upstreams = self._upstreams[settings.pool]
+            relay_site = site = RelaySite(
+                settings,
+                upstreams.settings,
+                upstreams.pool,
+                books,
+                self.reactor,
+                self.deadlines,
+                time.time,
+                self._rng,
+                self._ids.make,
+                log,
+            )
+            connect = lambda peer: Relay(relay_site, peer).downstream  # noqa: E731 - two of two
+        listener = Listener(settings, books, self.reactor, descriptors, connect)
+        site.on_open, site.on_close = listener.connected, listener.lost
+        self._sites.append(site)
+        self._listeners.append(listener)
+
+    def _routing_table(self, settings: ListenerSettings, books: ListenerBooks) -> RoutingTable:
+        def destination(name: str, pool: str | None, answer: Answer | None) -> Destination:
+            upstreams = self._upstreams[pool] if pool is not None else None
+            return Destination(name, books.route(name, pool or "none"), upstreams, answer)
+
+        routes = []
+        for route in settings.routes:
+            answer: Answer | None = None
+            if route.respond is not None:
+                answer = answering(route.respond)
+            elif route.redirect is not None:
+                answer = redirect_answer(route.redirect, route.match.path)
+            match = route.match
+            pattern = Pattern(
+                match.host,
+                match.path.encode() if match.path is not None else None,
+                frozenset(method.encode() for method in match.methods),
+                tuple((name.encode(), value.encode("latin-1", "replace")) for name, value in match.headers),
+            )
+            routes.append(Route(route.name, pattern, destination(route.name, route.pool, answer)))
+        default = None
+        if settings.pool is not None:
+            default = Route("default", Pattern(), destination("default", settings.pool, None))
+        return RoutingTable(routes, default)
+
+    def _bind(self) -> None:
+        """Every socket, or none and every refusal."""
+        mistakes: list[Mistake] = []
+        for listener in self._listeners:
+            try:
+                listener.bind()
+            except SystemRefusal as refusal:
+                mistakes += refusal.mistakes
+        admin = self.settings.admin
+        sockets = []
+        if admin is not None:
+            try:
+                sockets = open_sockets(admin.bind, 128)
+            except OSError as error:
+                reason = error.strerror or str(error)
+                mistakes.append(Mistake("", 0, 0, "admin.bind", f"cannot listen on {admin.bind}: {reason}"))
+        if mistakes:
+            for listener in self._listeners:
+                listener.unbind()
+            for made in sockets:
+                made.close()
+            self._logs.close(1.0)
+            self._refuse(SystemRefusal([Mistake(self._source, m.line, m.column, m.key, m.message) for m in mistakes]))
+        if admin is not None:
+            self._serve_admin(admin, sockets)
+
+    def _serve_admin(self, admin: AdminSettings, sockets: list[Any]) -> None:
+        collector = LbsvcCollector(self)
+        site = make_site(admin, self.ready, collector, self._before_scrape, self.reactor)
+        for made in sockets:
+            self._admin_ports.append(self.reactor.adoptStreamPort(made.fileno(), made.family, site))
+            made.close()
+
+    def _before_scrape(self) -> None:
+        for site in self._sites:
+            site.count()
+
+    def _running(self) -> None:
+        """The reactor runs: signals are ours, and what has been made so far stays."""
+        names = (("SIGTERM", self._asked_to_stop), ("SIGINT", self._asked_to_stop))
+        for name, handle in names:
+            number = getattr(signal, name)
+            ordinary = signal.getsignal(number)
+            signal.signal(number, lambda n, frame, ordinary=ordinary, handle=handle: handle(n, frame, ordinary))
+        signal.signal(signal.SIGHUP, lambda n, frame: self.reactor.callFromThread(self._asked_to_reload))
+        signal.signal(signal.SIGUSR1, lambda n, frame: self.reactor.callFromThread(self._reopen_logs))
+        signal.signal(signal.SIGUSR2, lambda n, frame: self.reactor.callFromThread(self._asked_to_upgrade))
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+
+    def _first_round_over(self, result: object) -> None:
+        if self._unready == "starting":
+            self._unready = None
+            self.emit("info", "service.ready", f"lbsvc {__version__} is ready", version=__version__)
+
+    # -- what is told
+
+    def _flipped(self, backend: Backend, detail: str) -> None:
+        word = "up" if backend.health == "up" else "down"
+        level = "info" if word == "up" else "warn"
+        name = f"{backend.pool}/{backend.name}"
+        self.emit(
+            level,
+            f"backend.{word}",
+            f"{name}: {word} ({detail})",
+            pool=backend.pool,
+            backend=backend.name,
+            detail=detail,
+        )
+
+    def _pool_empty(self, pool: Pool) -> None:
+        why = "; ".join(f"{b.name}: {b.last_check[2] if b.last_check else b.health}" for b in pool.backends)
+        self.emit("error", "pool.empty", f"{pool.name}: no backend is available ({why})", pool=pool.name)
+
+    def _pool_available(self, pool: Pool) -> None:
+        self.emit("info", "pool.available", f"{pool.name}: a backend is available again", pool=pool.name)
+
+    def _descriptors_scarce(self, limit: int) -> None:
+        self.emit(
+            "warn", "listener.paused", f"accepting pauses while descriptors are scarce (limit {limit})", limit=limit
+        )
+
+    # -- signals
+
+    def _asked_to_stop(self, number: int, frame: Any, ordinary: Any) -> None:
+        """The first one drains, the second one stops now."""
+        if self._stopping is None and self._drain is None:
+            ordinary(number, frame)
+        else:
+            self.reactor.callFromThread(self._stop_now)
+
+    def _stop_now(self) -> None:
+        if self._drain is not None:
+            self.emit("warn", "service.draining", "told to stop a second time: stopping now")
+            self._drain.force()
+
+    def _asked_to_reload(self) -> None:
+        self.reloads["failure"] += 1
+        self.last_reload_ok = False
+        self.emit("error", "config.refused", "SIGHUP: reload is not supported yet; the configuration in force stays")
+
+    def _asked_to_upgrade(self) -> None:
+        self.emit("error", "service.upgrade", "SIGUSR2: upgrade is not supported yet")
+
+    def _reopen_logs(self) -> None:
+        for complaint in self._logs.reopen():
+            self.emit("error", "log.reopen", complaint)
+
+    # -- stop
+
+    @override
+    def stopService(self) -> Deferred[Any]:
+        if self._stopping is not None:
+            return self._stopping
+        self._unready = "draining"
+        shutdown = self.settings.shutdown
+        self._drain = Drain(
+            self.reactor,
+            shutdown.delay,
+            shutdown.drain_timeout,
+            self._listeners,
+            self._sites,
+            self._count_open,
+            lambda text: self.emit("info", "service.draining", text),
+        )
+        self._stopping = self._drain.run()
+        self._stopping.addCallback(self._drained)
+        return self._stopping
+
+    def _count_open(self) -> int:
+        return sum(books.open for books in self.listeners)
+
+    def _drained(self, result: object) -> Any:
+        """Everything is answered or cut: stop the rest, the admin interface last."""
+        for membership in self._memberships:
+            membership.stop()
+        for upstreams in self._upstreams.values():
+            upstreams.close_idle()
+        self.deadlines.stop()
+        self.lag.stop()
+        stopped = super().stopService()
+        for port in self._admin_ports:
+            port.stopListening()
+
+        def end(result: object) -> None:
+            self.emit("info", "service.stopped", "stopped")
+            if self._access is not None:
+                self._access.close()
+            self._unlog()
+            self._logs.close(2.0)
+
+        return stopped.addBoth(end)
+
+
+def redirect_answer(rule: Any, pattern: str | None) -> Answer:
+    """The answer of a `redirect` route; `*` in it stands for what the pattern's `*` matched."""
+    prefix = pattern[:-1] if pattern is not None and pattern.endswith("*") else None
+    return lambda head: redirect(rule, prefix, head.target)

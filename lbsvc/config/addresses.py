@@ -1,0 +1,160 @@
+"""Where to listen and where backends are: binds and addresses, read strictly.
+
+Promises: a host is an IP literal in its shortest form or a lower-case host name, a port is a number in its range; what
+is known but does not act yet (unix:, systemd:, https://, h2c://) is told from what is wrong. `overlap` says whether
+two binds would fight for a port. The parsers raise `AddressError` and never repeat what they were given, for it may come out
+of a variable. Used by listeners.py, pools.py, service.py and checks.py.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Final
+
+from lbsvc.config.schema import BackendSettings, Bind
+from lbsvc.config.values import text
+from lbsvc.config.walk import Spot
+
+_LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_DNS: Final = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}\.?")
+_PORT: Final = re.compile(r"[0-9]{1,5}")
+_LATER_BINDS: Final = ("unix:", "systemd:")
+_LATER_BACKENDS: Final = ("unix:", "https://", "h2c://")
+
+
+class AddressError(ValueError):
+    """What is wrong with an address: "must be …", "needs …"."""
+
+
+def parse_host(text: str) -> str:
+    """An IPv4 address, or a host name, in lower case. (IPv6 stands in brackets; see split_port.)"""
+    host = text.lower()
+    try:
+        return str(ipaddress.IPv4Address(host))
+    except ValueError:
+        pass
+    name = host.removesuffix(".")
+    if not host or len(name) > 253 or not _DNS.fullmatch(host):
+        raise AddressError("has a host that is neither an IP address nor a host name")
+    if name.rpartition(".")[2].isdigit():
+        raise AddressError("has a host that is no valid IPv4 address")
+    return host
+
+
+def split_port(text: str) -> tuple[str, str | None]:
+    """Host and port text of host:port or [v6]:port; the host is checked, the port None where there is none."""
+    if text.startswith("["):
+        inside, closed, rest = text[1:].partition("]")
+        try:
+            host = str(ipaddress.IPv6Address(inside.lower()))
+        except ValueError:
+            raise AddressError("has no valid IPv6 address between [ and ]") from None
+        if not closed or (rest and not rest.startswith(":")):
+            raise AddressError("needs the form [IPv6]:port")
+        return host, rest[1:] if rest else None
+    if text.count(":") > 1:
+        raise AddressError("needs brackets around an IPv6 address, as in [::1]:8080")
+    name, colon, port = text.partition(":")
+    return (parse_host(name) if name else ""), port if colon else None
+
+
+def parse_port(text: str, low: int) -> int:
+    if not _PORT.fullmatch(text) or not low <= int(text) <= 65535:
+        raise AddressError(f"needs a port from {low} to 65535")
+    return int(text)
+
+
+def parse_bind(text: str) -> Bind:
+    """host:port, ":8080" (both families), "[::1]:443", or a port alone."""
+    if text.isdigit() and text.isascii():
+        text = f":{text}"
+    host, port = split_port(text.removeprefix("*") if text.startswith("*:") else text)
+    if port is None:
+        raise AddressError("needs a port, as in 127.0.0.1:8080 or :8080")
+    return Bind(host, parse_port(port, 0))
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Host and port of a backend: host:port, [v6]:port, http://host[:port]."""
+    scheme, slashes, rest = text.partition("://")
+    if not slashes:
+        host, port = split_port(text)
+        if host and port is None:
+            raise AddressError("needs a port, as in 10.0.0.1:8001")
+    else:
+        if scheme.lower() != "http":
+            raise AddressError("must be host:port or http://host:port")
+        rest = rest.removesuffix("/")
+        if "/" in rest or "?" in rest or "#" in rest:
+            raise AddressError("cannot have a path or query: requests keep their own")
+        host, port = split_port(rest)
+        port = "80" if port is None else port
+    if not host:
+        raise AddressError("needs a host, as in 10.0.0.1:8001")
+    return host, parse_port(port or "", 1)
+
+
+def bind(spot: Spot) -> Bind:
+    """A reader of one place to listen."""
+    value = spot.value
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not 0 <= value <= 65535:
+            spot.expect("host:port, or a port from 0 to 65535")
+        return Bind("", value)
+    found = text(spot)
+    for prefix in _LATER_BINDS:
+        if found.startswith(prefix):
+            spot.not_yet(prefix)
+    try:
+        return parse_bind(found)
+    except AddressError as error:
+        spot.refuse(f"{error}{spot.got()}")
+
+
+def address(spot: Spot) -> BackendSettings:
+    """A reader of a backend's address; the rest of the settings are the defaults."""
+    found = text(spot)
+    for prefix in _LATER_BACKENDS:
+        if found.lower().startswith(prefix):
+            spot.not_yet(prefix)
+    if "@" in found:  # what comes before it may be a password: not shown
+        spot.refuse("cannot have a user name or password")
+    try:
+        host, port = parse_address(found)
+    except AddressError as error:
+        spot.refuse(f"{error}{spot.got()}")
+    return BackendSettings(found, host, port, found)
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def overlap(one: Bind, other: Bind) -> bool:
+    """Whether both cannot be had: the same port of the same address, or of a wildcard that contains it.
+
+    Port 0 is whatever is free. [::] is IPv6 alone, so it goes beside 0.0.0.0; an empty host is both.
+    """
+    if one.port != other.port or one.port == 0:
+        return False
+    return any(_covers(a, b) or _covers(b, a) for a in _hosts(one.host) for b in _hosts(other.host))
+
+
+def _hosts(host: str) -> tuple[str, ...]:
+    if host == "":
+        return ("0.0.0.0", "::")
+    return ("127.0.0.1", "::1") if host == "localhost" else (host,)
+
+
+def _covers(wide: str, narrow: str) -> bool:
+    if wide == narrow:
+        return True
+    if wide == "0.0.0.0":
+        return ":" not in narrow
+    return wide == "::" and (":" in narrow or not narrow[:1].isdigit())

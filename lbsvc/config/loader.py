@@ -1,0 +1,104 @@
+"""A configuration from a file, a text or the command line: frozen settings, or every mistake in it.
+
+Promises: any file, text or option gives `Loaded` or raises `ConfigErrors`, never anything else; the mistakes come in
+the order of their places, the file is named as it was given. Called by tap.py at start, later by reload and
+/config/check. No socket is opened, no other file is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from lbsvc.config import document
+from lbsvc.config.checks import check
+from lbsvc.config.document import Entry, Items, Node, Scalar, read_document
+from lbsvc.config.schema import LogSettings, Settings
+from lbsvc.config.service import LEVELS, TOP
+from lbsvc.config.walk import Refused, Spot, Walk
+from lbsvc.errors import ConfigErrors, Mistake
+
+COMMAND_LINE: Final = "command line"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Settings that can be used, and what is to be said about them (for --check and standard error)."""
+
+    settings: Settings
+    notes: list[str]
+
+
+def load_file(path: str, env: Mapping[str, str]) -> Loaded:
+    """Read a file; relative paths in it are relative to its folder."""
+    try:
+        with open(path, "rb") as file:
+            source = file.read(document.MAX_BYTES + 1)
+    except OSError as error:
+        raise _unreadable(path, error.strerror or "unknown error") from None
+    except ValueError:
+        raise _unreadable(path, "no file can have this name") from None
+    return load_text(source, path, env)
+
+
+def _unreadable(path: str, why: str) -> ConfigErrors:
+    return ConfigErrors([Mistake(path, 0, 0, "", f"cannot be read: {why}")])
+
+
+def load_text(text: str | bytes, filename: str, env: Mapping[str, str] | None) -> Loaded:
+    """Read a text that stands in `filename`; without `env` no variable is expanded."""
+    root, mistakes = read_document(text, filename)
+    return _load(root, mistakes, filename, env)
+
+
+def from_options(listen: str, backends: str, algorithm: str | None, env: Mapping[str, str]) -> Loaded:
+    """What `--listen`, `--backends` and `--algorithm` ask for: one http listener and one pool, both named main."""
+    listener = _mapping(
+        bind=Entry("bind", _split(listen), option="--listen"),
+        pool=Entry("pool", Scalar("main", "main")),
+    )
+    pool = _mapping(backends=Entry("backends", _split(backends), option="--backends"))
+    if algorithm is not None:
+        pool.entries["algorithm"] = Entry("algorithm", Scalar(algorithm, algorithm), option="--algorithm")
+    root = _mapping(
+        listeners=Entry("listeners", _mapping(main=Entry("main", listener))),
+        pools=Entry("pools", _mapping(main=Entry("main", pool))),
+    )
+    return _load(root, [], COMMAND_LINE, env, expand=False)
+
+
+def _mapping(**entries: Entry) -> document.Mapping:
+    return document.Mapping(dict(entries))
+
+
+def _split(option: str) -> Items:
+    parts = [part.strip() for part in option.split(",")]
+    return Items([Entry("", Scalar(part, part)) for part in parts])
+
+
+def _load(
+    root: Node, mistakes: list[Mistake], filename: str, env: Mapping[str, str] | None, *, expand: bool = True
+) -> Loaded:
+    walk = Walk(filename, env if expand else None)
+    settings: Settings | None = None
+    try:
+        settings = TOP(Spot(walk, root, "", max(root.line, 1), max(root.column, 1)))
+    except Refused:
+        pass
+    check(walk, settings)
+    found = sorted(dict.fromkeys([*mistakes, *walk.mistakes]), key=lambda m: (m.line, m.column))
+    if found or settings is None:
+        raise ConfigErrors(found)
+    return Loaded(replace(settings, log=_log_level(settings.log, walk, env or {})), walk.notes)
+
+
+def _log_level(log: LogSettings, walk: Walk, env: Mapping[str, str]) -> LogSettings:
+    """LOG_LEVEL overrides the level; one that is none is noted, for other programs use the name too."""
+    asked = env.get("LOG_LEVEL", "").lower()
+    level = {"warning": "warn"}.get(asked, asked)
+    if level in LEVELS:
+        return replace(log, level=level)
+    if level:
+        walk.note("log.level", f"LOG_LEVEL is none of {', '.join(LEVELS)} and is ignored")
+    return log

@@ -1,0 +1,247 @@
+"""How `pools` is read: every key of it in lb-reference.yaml, with its bounds.
+
+Promises: each key either acts or is a `Later`; a pool that comes out has backends, no two of them alike. Called by
+loader.py through service.py. Defaults are those of core/policies.py and schema.py, written nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+from lbsvc.config.addresses import address
+from lbsvc.config.schema import BackendSettings, PoolSettings
+from lbsvc.config.values import (
+    duration,
+    label,
+    method,
+    nullable,
+    nullable_text,
+    number,
+    share,
+    size,
+    target,
+    text,
+    visible,
+    word,
+    words,
+    yes_no,
+)
+from lbsvc.config.walk import Later, Refused, Section, Spot, listing, plain
+from lbsvc.core.algorithms import ACTING, ALGORITHMS, canonical_algorithm
+from lbsvc.core.policies import Backoff, HealthCheckPolicy, KeptConnections, RetryPolicy, UpstreamTimeouts
+
+_ACTING_CAUSES: Final = ("connect_failure", "reset")
+_LATER_CAUSES: Final = (
+    *("timeout", "502", "503", "504", "5xx"),
+    *("cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"),
+)
+#: What a check can only ask where it speaks HTTP.
+_HTTP_CHECK: Final = ("path", "method", "host", "expect_status", "expect_body")
+
+
+def _algorithm(spot: Spot) -> str:
+    found = text(spot)
+    name = canonical_algorithm(found)
+    if name is None:
+        spot.refuse(f"must be {words(ALGORITHMS)}{spot.got(ALGORITHMS)}")
+    if name not in ACTING:
+        spot.not_yet(name)
+    return name
+
+
+def _backend(spot: Spot, found: dict[str, Any]) -> BackendSettings:
+    backend: BackendSettings = found.pop("address")
+    return replace(backend, **found)
+
+
+_BACKEND: Final = Section(
+    {
+        "address": address,
+        "name": label,
+        "weight": number(0, 65535),
+        "backup": yes_no,
+        "max_connections": Later(),
+    },
+    _backend,
+    required=("address",),
+    short=address,
+)
+
+
+def _backends(spot: Spot) -> tuple[BackendSettings, ...]:
+    if spot.is_null or spot.is_hollow:
+        spot.refuse("needs at least one backend")
+    found: list[BackendSettings] = []
+    places: dict[object, int] = {}  # by name, and by host and port: the first item that has it
+    for i, (entry, path) in enumerate(spot.items(single=True)):
+        try:
+            child = spot.below(entry, path)
+            backend = _BACKEND(child)
+        except Refused:
+            continue
+        found.append(backend)
+        at = places.setdefault((backend.host, backend.port), i)
+        if at != i:
+            child.wrong(f"is the same address as backends[{at}]")
+            continue
+        at = places.setdefault(backend.name, i)
+        if at != i:
+            child.wrong(f"has the same name as backends[{at}]")
+    return tuple(found)
+
+
+def _status_range(spot: Spot) -> tuple[int, int]:
+    value = spot.value
+    low, dash, high = (str(value) if isinstance(value, int) else spot.text() or "").partition("-")
+    low, high = low.strip(), high.strip() if dash else low.strip()
+    if not all(len(part) == 3 and part.isascii() and part.isdigit() for part in (low, high)):
+        spot.expect("a status such as 200, or a range such as 200-399")
+    if not 100 <= int(low) <= int(high) <= 599:
+        spot.expect("within 100-599, the lower end first")
+    return int(low), int(high)
+
+
+def _statuses(spot: Spot) -> tuple[tuple[int, int], ...]:
+    found = listing(_status_range, single=True)(spot)
+    if spot.is_hollow:
+        spot.refuse("needs at least one status")
+    return found
+
+
+def _check_type(spot: Spot) -> str:
+    return word("http", "tcp", later=("grpc",))(spot)
+
+
+def _some_text(spot: Spot) -> str:
+    found = text(spot)
+    if not found:
+        spot.refuse("must not be empty; null for none")
+    return found
+
+
+def _health_check(spot: Spot, found: dict[str, Any]) -> HealthCheckPolicy:
+    entries = spot.entries()
+    kind = found.get("type")
+    if kind is None and "type" not in entries:
+        kind = "http" if found.get("path") is not None else "tcp"
+    if kind == "tcp":
+        for key in _HTTP_CHECK:
+            if found.get(key) is not None:
+                spot.at(key).wrong("means nothing for a tcp check" + ("" if "type" in entries else ": add type: http"))
+    if found.get("method") == "HEAD" and found.get("expect_body") is not None:
+        spot.at("expect_body").wrong("cannot be found: the answer to HEAD has no body")
+    found = {key: value for key, value in found.items() if value is not None or key in ("host", "port", "expect_body")}
+    return HealthCheckPolicy(**found | {"type": kind or "tcp"})
+
+
+_HEALTH_CHECK: Final[Section[HealthCheckPolicy | None]] = Section(
+    {
+        "type": _check_type,
+        "service": Later(off=(None,)),
+        "path": nullable_text(target),
+        "method": method,
+        "host": nullable_text(visible),
+        "port": nullable(number(1, 65535)),
+        "expect_status": _statuses,
+        "expect_body": nullable_text(_some_text),
+        "interval": duration(low=0.01),
+        "timeout": duration(),
+        "rise": number(1, 1000),
+        "fall": number(1, 1000),
+    },
+    _health_check,
+    off=(None,),
+    short=lambda spot: HealthCheckPolicy(type=_check_type(spot)),
+)
+
+
+def _cause(spot: Spot) -> str:
+    value = spot.value
+    found = str(value) if isinstance(value, int) and not isinstance(value, bool) else spot.text()
+    if found in _LATER_CAUSES:
+        spot.not_yet(found)
+    if found not in _ACTING_CAUSES:
+        known = _ACTING_CAUSES + _LATER_CAUSES
+        spot.refuse(f"must be {words(known)}{spot.got(known)}")
+    return found
+
+
+def _backoff(spot: Spot, found: dict[str, Any]) -> Backoff:
+    backoff = Backoff(**found)
+    if backoff.initial > backoff.max:
+        spot.wrong("initial must not be more than max")
+    return backoff
+
+
+def _set_of(reader: Callable[[Spot], Any]) -> Callable[[Spot], frozenset[Any]]:
+    return lambda spot: frozenset(listing(reader, single=True)(spot))
+
+
+_RETRY: Final = Section(
+    {
+        "attempts": number(1, 100),
+        "when": _set_of(_cause),
+        "methods": _set_of(lambda spot: method(spot).encode("ascii")),
+        "backoff": Section({"initial": duration(low=0), "max": duration(low=0)}, _backoff),
+        "budget": share,
+        "per_try_timeout": Later(),
+        "buffer": size(0, 1 << 30),
+    },
+    plain(RetryPolicy),
+    off=(RetryPolicy(attempts=1),),
+)
+
+
+_CONNECTIONS: Final = Section(
+    {
+        "keep_alive": number(0, 100_000),
+        "idle_timeout": duration(),
+        "max_requests": nullable(number(1, 1 << 53)),
+        "max_lifetime": nullable(duration()),
+    },
+    plain(KeptConnections),
+)
+
+
+def _pool(spot: Spot, found: dict[str, Any]) -> PoolSettings:
+    if "connections" in found:
+        connections = spot.at("connections")
+        if "keep_alive" in connections.entries():
+            spot.walk.keep_alive[spot.path] = (connections.at("keep_alive"), found["connections"].keep_alive)
+    return PoolSettings("", found.pop("backends"), **found)
+
+
+_POOL: Final = Section(
+    {
+        "algorithm": _algorithm,
+        "hash_key": Later(off=("client_ip",)),
+        "backends": _backends,
+        "health_check": _HEALTH_CHECK,
+        "passive_health": Later(),
+        "circuit_breaker": Later(),
+        "retry": _RETRY,
+        "sticky": Later(),
+        "timeouts": Section(
+            {"connect": duration(), "response": duration(), "idle": duration()}, plain(UpstreamTimeouts)
+        ),
+        "resolve": nullable(duration(low=0.1)),
+        "connections": _CONNECTIONS,
+        "queue": Later(on=True, parts={"size": 0}),
+        "flapping": Later(on=True),
+        "slow_start": Later(off=(None, False, "off", 0, "0s")),
+        "protocol": Later(off=("http/1.1",)),
+        "panic_threshold": Later(off=("0%", "off", False, None)),
+        "proxy_protocol": Later(),
+        "tls": Later(),
+    },
+    _pool,
+    required=("backends",),
+)
+
+
+def pool(spot: Spot, name: str) -> PoolSettings:
+    """The pool at a spot of `pools`."""
+    spot.walk.pool_names.append(name)
+    return replace(_POOL(spot), name=name)

@@ -1,0 +1,161 @@
+"""What a configuration is once it has been read: a tree of frozen values, compared with `==`.
+
+Promises: everything in here is checked; whoever holds a `Settings` needs to doubt nothing. Durations are seconds, sizes
+bytes, shares 0 to 1; None means "off" or "no limit" as lb-reference.yaml says for the key. Built by config/loader.py,
+read by app.py and the roads; imports core's policies only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from lbsvc.core.policies import HealthCheckPolicy, KeptConnections, RetryPolicy, UpstreamTimeouts
+
+
+@dataclass(frozen=True)
+class Bind:
+    """One address to listen on. host "" means both families on every address (":8080")."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class ListenerTimeouts:
+    """Patience with clients, in seconds; see lb-reference.yaml for each."""
+
+    handshake: float = 10.0
+    request_header: float = 10.0
+    request_body: float = 30.0
+    keep_alive: float = 60.0
+    write: float = 60.0
+    idle: float = 600.0
+    half_close: float = 30.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Sizes that a request may have."""
+
+    header_size: int = 32 * 1024
+    header_count: int = 100
+    body_size: int | None = None
+    underscore_headers: str = "drop"  # drop | keep | reject
+
+
+@dataclass(frozen=True)
+class Match:
+    """All that is given must match; empty: matches everything. Header names are lower-case."""
+
+    host: str | None = None  # lower-case; exact or "*.example.com"
+    path: str | None = None  # exact, or a prefix ending in "*"
+    methods: frozenset[str] = frozenset()
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Respond:
+    status: int = 200
+    body: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Redirect:
+    to: str
+    status: int = 308
+
+
+@dataclass(frozen=True)
+class RouteSettings:
+    """One route: exactly one of pool, respond, redirect is set."""
+
+    name: str
+    match: Match = Match()
+    pool: str | None = None
+    respond: Respond | None = None
+    redirect: Redirect | None = None
+
+
+@dataclass(frozen=True)
+class ListenerSettings:
+    name: str
+    binds: tuple[Bind, ...]
+    protocol: str = "http"  # http | tcp
+    backlog: int = 4096
+    max_connections: int = 10_000
+    forwarded: str = "x-forwarded"  # x-forwarded | off
+    timeouts: ListenerTimeouts = ListenerTimeouts()
+    limits: Limits = Limits()
+    access_log: bool = True
+    expose_backend: bool = False
+    routes: tuple[RouteSettings, ...] = ()
+    pool: str | None = None
+
+
+@dataclass(frozen=True)
+class BackendSettings:
+    """One backend as it is written: `address` verbatim, host and port parsed from it."""
+
+    address: str  # as written in the configuration, e.g. "10.0.0.1:8001" or "http://10.0.0.1:8001"
+    host: str  # IP literal (no brackets) or host name
+    port: int
+    name: str  # default: the address
+    weight: int = 1
+    backup: bool = False
+
+
+@dataclass(frozen=True)
+class PoolSettings:
+    name: str
+    backends: tuple[BackendSettings, ...]
+    algorithm: str = "round_robin"  # canonical: round_robin | least_connections | random
+    health_check: HealthCheckPolicy | None = HealthCheckPolicy()  # None: off
+    retry: RetryPolicy = RetryPolicy()
+    timeouts: UpstreamTimeouts = UpstreamTimeouts()
+    resolve: float | None = 10.0  # None: once
+    connections: KeptConnections = KeptConnections()
+
+
+@dataclass(frozen=True)
+class AdminSettings:
+    bind: Bind = Bind("127.0.0.1", 9901)
+    hosts: tuple[str, ...] = ()
+    token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class AccessLogSettings:
+    path: str = "-"
+    format: str = "json"  # json | combined
+    sample: float = 1.0
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    path: str = "-"
+    level: str = "info"  # debug | info | warn | error
+    format: str = "auto"  # json | text | auto
+
+
+@dataclass(frozen=True)
+class ShutdownSettings:
+    delay: float = 0.0
+    drain_timeout: float = 30.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The whole configuration."""
+
+    listeners: Mapping[str, ListenerSettings]
+    pools: Mapping[str, PoolSettings] = field(default_factory=lambda: MappingProxyType({}))
+    admin: AdminSettings | None = AdminSettings()  # None: `admin: off`
+    access_log: AccessLogSettings | None = AccessLogSettings()  # None: `access_log: off`
+    log: LogSettings = LogSettings()
+    shutdown: ShutdownSettings = ShutdownSettings()

@@ -1,0 +1,117 @@
+"""How the top of a configuration is read: admin, logs, shutdown, and the sections of the other two tables.
+
+Promises: `TOP` holds every top-level key of lb-reference.yaml. Called by loader.py.
+"""
+
+from __future__ import annotations
+
+import os.path
+import re
+from types import MappingProxyType
+from typing import Any, Final
+
+from lbsvc.config.addresses import bind, is_loopback, parse_host
+from lbsvc.config.listeners import listener
+from lbsvc.config.pools import pool
+from lbsvc.config.schema import (
+    AccessLogSettings,
+    AdminSettings,
+    Bind,
+    ListenerSettings,
+    LogSettings,
+    Settings,
+    ShutdownSettings,
+)
+from lbsvc.config.values import duration, secret, share, text, word
+from lbsvc.config.walk import Later, Section, Spot, listing, named, plain
+
+LEVELS: Final = ("debug", "info", "warn", "error")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def _listeners(spot: Spot) -> dict[str, ListenerSettings]:
+    if not spot.entries():
+        spot.refuse("needs at least one listener")
+    return named(listener)(spot)
+
+
+def _host_name(spot: Spot) -> str:
+    found = text(spot).lower()
+    try:
+        return parse_host(found).removesuffix(".")
+    except ValueError:
+        spot.expect("a host name without a port")
+
+
+def _admin_bind(spot: Spot) -> Bind:
+    found = bind(spot)
+    spot.walk.binds.append((spot, found))
+    return found
+
+
+def _admin(spot: Spot, found: dict[str, Any]) -> AdminSettings:
+    admin = AdminSettings(**found)
+    entries = spot.entries()
+    if not is_loopback(admin.bind.host) and not admin.token and ("token" in found or "token" not in entries):
+        if "token" in entries:
+            spot.at("token").wrong("is required where bind is not loopback, and must not be empty")
+        else:
+            spot.missing("token", "is required where bind is not loopback")
+    return admin
+
+
+ADMIN: Final[Section[AdminSettings | None]] = Section(
+    {
+        "bind": _admin_bind,
+        "hosts": lambda spot: () if spot.is_null else listing(_host_name, single=True)(spot),
+        "token": secret,
+        "read_only": Later(yes_no=True),
+        "dashboard": Later(on=True, yes_no=True),
+    },
+    _admin,
+    off=(None,),
+)
+
+
+def _path(spot: Spot) -> str:
+    """A file name, relative to the folder of the configuration; "-" is standard output."""
+    found = text(spot)
+    if not found or _CONTROL.search(found):
+        spot.expect("the name of a file, or -")
+    return found if found == "-" else os.path.join(os.path.dirname(spot.walk.filename), found)
+
+
+ACCESS_LOG: Final[Section[AccessLogSettings | None]] = Section(
+    {"path": _path, "format": word("json", "combined"), "sample": share}, plain(AccessLogSettings), off=(None,)
+)
+
+LOG: Final = Section(
+    {"path": _path, "level": word(*LEVELS), "format": word("json", "text", "auto")}, plain(LogSettings)
+)
+
+SHUTDOWN: Final = Section(
+    {"delay": duration(low=0), "drain_timeout": duration(low=0), "removed": Later()}, plain(ShutdownSettings)
+)
+
+
+def _settings(spot: Spot, found: dict[str, Any]) -> Settings:
+    if "admin" not in spot.entries():
+        spot.walk.note("admin.dashboard", "not supported yet, off")
+    return Settings(MappingProxyType(found.pop("listeners")), MappingProxyType(found.pop("pools", None) or {}), **found)
+
+
+TOP: Final = Section(
+    {
+        "listeners": _listeners,
+        "pools": named(pool),
+        "admin": ADMIN,
+        "access_log": ACCESS_LOG,
+        "log": LOG,
+        "shutdown": SHUTDOWN,
+        "watch": Later(yes_no=True),
+        "state_file": Later(off=(None,)),
+        "workers": Later(off=(1,)),
+    },
+    _settings,
+    required=("listeners",),
+)

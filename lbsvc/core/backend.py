@@ -1,0 +1,121 @@
+"""One backend as it lives: what was configured, what was found out, and what has been counted.
+
+Promises: a `Backend` is only state; whoever decides something about it (pool, pickers, prober) writes here, and the
+metrics collector reads. It outlives reloads by identity. Numbers only grow, but for the gauges `active` and
+`connections`. Durations are seconds. Written by core/lease.py, net/prober.py, http/pooling.py, the relay and the app.
+
+`Outcome` is how a lease ended: only the five failures count against a backend. A client that went away never does, and
+neither does a lease that we gave up ourselves.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+from lbsvc.core.books import Histogram
+
+
+class Outcome(enum.IntEnum):
+    """How the use of a backend ended; `reason` is the word of errors.REASONS for it."""
+
+    reason: str
+
+    def __new__(cls, value: int, reason: str) -> Outcome:
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.reason = reason
+        return member
+
+    OK = 0, "ok"
+    CONNECT_FAILED = 1, "connect_failed"
+    CONNECT_TIMEOUT = 2, "connect_timeout"
+    RESET = 3, "upstream_reset"
+    TIMEOUT = 4, "upstream_timeout"
+    PROTOCOL = 5, "upstream_protocol"
+    CLIENT_GONE = 6, "client_closed"
+    ABANDONED = 7, "killed"
+
+
+#: The outcomes that count against a backend.
+FAILURES: Final = (
+    Outcome.CONNECT_FAILED,
+    Outcome.CONNECT_TIMEOUT,
+    Outcome.RESET,
+    Outcome.TIMEOUT,
+    Outcome.PROTOCOL,
+)
+
+
+class Backend:
+    """A member of a pool. `host` is an IP literal, or "" while its name is unresolved (it takes nothing then)."""
+
+    __slots__ = (
+        "active",
+        "address",
+        "backup",
+        "check_duration",
+        "checks",
+        "connections",
+        "duration",
+        "failures",
+        "health",
+        "host",
+        "idle",
+        "last_check",
+        "latency",
+        "name",
+        "pool",
+        "port",
+        "requests",
+        "source",
+        "state",
+        "tcp_error",
+        "tcp_ok",
+        "weight",
+    )
+
+    def __init__(
+        self,
+        pool: str,
+        name: str,
+        address: str,
+        host: str,
+        port: int,
+        weight: int = 1,
+        backup: bool = False,
+        source: str = "config",
+    ) -> None:
+        self.pool = pool
+        self.name = name
+        self.address = address  # as it is written in the configuration
+        self.host = host
+        self.port = port
+        self.weight = weight
+        self.backup = backup
+        self.source = source  # config | runtime
+        self.state = "ready"  # what people set: ready | drain | maint
+        self.health = "unknown"  # what was found: unknown | up | down
+        self.active = 0  # leases now
+        self.connections = 0  # open upstream connections now
+        self.requests = [0] * 6  # by code class: [2] counts the 2xx
+        self.tcp_ok = 0
+        self.tcp_error = 0
+        self.failures = {outcome.reason: 0 for outcome in FAILURES}
+        self.latency: float | None = None  # EWMA, see core/lease.py
+        self.duration = Histogram()
+        self.checks = {"success": 0, "failure": 0}
+        self.check_duration = Histogram()
+        #: (did it pass, wall clock time, in words)
+        self.last_check: tuple[bool, float, str] | None = None
+        #: Idle upstream connections; owned by http/pooling.py, core never looks inside.
+        self.idle: list[object] = []
+
+    @property
+    def is_eligible(self) -> bool:
+        """May it take new work as far as people and names are concerned? Health is the pool's question."""
+        return self.state == "ready" and self.weight > 0 and self.host != ""
+
+    def __repr__(self) -> str:
+        state = self.health if self.state == "ready" else self.state
+        return f"<Backend {self.pool}/{self.name} {state}, {self.active} active>"

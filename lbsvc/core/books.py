@@ -1,0 +1,64 @@
+"""Where counts are kept: plain ints and lists that the hot path adds to and the metrics collector reads.
+
+Promises: an increment costs an attribute and an add; no lock, no label lookup, no string formatting. Numbers only grow,
+but for gauges (`open`, `active`, `in_flight`). Durations are seconds, sizes bytes. Written by the roads (net, http),
+read by observe; imports nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: Upper bounds of the duration histograms, in seconds (contract.md); the last, +Inf, is implied.
+BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+#: Methods that get a label of their own in metrics; every other is `other`.
+METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"CONNECT"})
+
+
+class Histogram:
+    """Counts by bucket. The hot path inlines `observe`: `h.counts[bisect_left(BUCKETS, s)] += 1; h.total += s`."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BUCKETS) + 1)
+        self.total = 0.0
+
+
+class RouteBooks:
+    """What was answered on one route towards one pool."""
+
+    __slots__ = ("duration", "pool", "requests", "route")
+
+    def __init__(self, route: str, pool: str) -> None:
+        self.route = route
+        self.pool = pool
+        #: (method as a metric label, status code) -> how many
+        self.requests: dict[tuple[bytes, int], int] = {}
+        self.duration = Histogram()
+
+
+class ListenerBooks:
+    """What happened on one listener."""
+
+    def __init__(self, name: str, protocol: str) -> None:
+        self.name = name
+        self.protocol = protocol
+        self.open = 0  # connections now
+        self.accepted = 0  # connections ever
+        self.rejected = {"connections": 0, "rate_limited": 0, "overload": 0, "bad_proxy_header": 0}
+        self.in_flight = 0  # http requests now
+        self.bytes_in = 0
+        self.bytes_out = 0
+        #: reason word -> how many requests (http) or connections (tcp) ended so
+        self.terminations: dict[str, int] = {}
+        #: (route, pool) -> books; `pool` is "none" where the route has none
+        self.routes: dict[tuple[str, str], RouteBooks] = {}
+
+    def route(self, route: str, pool: str) -> RouteBooks:
+        """The books of one route, made when first asked for (at configuration time, never per request)."""
+        books = self.routes.get((route, pool))
+        if books is None:
+            books = self.routes[route, pool] = RouteBooks(route, pool)
+        return books

@@ -1,0 +1,62 @@
+"""`random`: each pick is a draw of its own, by weight, from the random source that was given.
+
+Promises: independent draws, without memory and without a period; a backend's chance is its weight over the sum of all.
+O(1) with equal weights, O(log n) otherwise (a search in the running sums, in C). Exclusion draws again, which leaves the
+chances of the others in proportion; where the excluded hold nearly all the weight the others are drawn from by themselves.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Collection, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final
+
+from lbsvc.core.backend import Backend
+from lbsvc.core.pickers import Unhooked, register
+
+if TYPE_CHECKING:
+    from random import Random
+
+#: Draws before the excluded are left out of the draw itself, which is O(n).
+DRAWS: Final = 8
+
+
+@register("random")
+class RandomChoice(Unhooked):
+    """A draw by weight."""
+
+    def __init__(self, rng: Random) -> None:
+        self._random = rng.random
+        self._members: list[Backend] = []
+        self._count = 0  # how many members, where all weigh the same; else 0
+        self._sums: list[int] = []
+
+    def update(self, backends: Sequence[Backend]) -> None:
+        self._members = list(backends)
+        self._sums = list(accumulate(backend.weight for backend in backends))
+        self._count = len(backends) if len({backend.weight for backend in backends}) == 1 else 0
+
+    def pick(self, exclude: Collection[Backend]) -> Backend | None:
+        if exclude:
+            return self._pick_among_others(exclude)
+        if self._count:
+            # Never out of range: random() is below 1 by at least 2**-53, and so is the product below the count.
+            return self._members[int(self._random() * self._count)]
+        return self._draw() if self._members else None
+
+    def _draw(self) -> Backend:
+        return self._members[bisect_right(self._sums, self._random() * self._sums[-1])]
+
+    def _pick_among_others(self, exclude: Collection[Backend]) -> Backend | None:
+        if not self._members:
+            return None
+        for _ in range(DRAWS):
+            backend = self._draw()
+            if backend not in exclude:
+                return backend
+        others = [backend for backend in self._members if backend not in exclude]
+        if not others:
+            return None
+        sums = list(accumulate(backend.weight for backend in others))
+        return others[bisect_right(sums, self._random() * sums[-1])]

@@ -1,0 +1,73 @@
+"""A lease: the right to use one backend once, and the one place where the result of that use is written down.
+
+Promises: while it is open it counts one in `backend.active`; it is released exactly once, with an outcome, and a second
+release raises (a road that settles twice has lost track). Made by `Pool.pick`, released by the roads.
+
+Laws. Latency is an EWMA with alpha 0.1 for each answered request (the last ten weigh about two thirds), in seconds.
+Only `OK` touches requests, latency and durations. The five failures count by their reason word, and with code 0 (no HTTP
+status: tcp) as `tcp_error` too. `CLIENT_GONE` and `ABANDONED` change nothing but `active`: a client that goes away is
+never counted against a backend, and says nothing about its speed.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING, Final
+
+from lbsvc.core.backend import Backend, Outcome
+from lbsvc.core.books import BUCKETS
+
+if TYPE_CHECKING:
+    from lbsvc.core.pool import Pool
+
+#: How much one request moves the latency.
+ALPHA: Final = 0.1
+
+_OK: Final = Outcome.OK
+_LAST_FAILURE: Final = Outcome.PROTOCOL
+
+
+class Lease:
+    """Use of `backend`, until `release`."""
+
+    __slots__ = ("_pool", "backend")
+
+    def __init__(self, backend: Backend, pool: Pool) -> None:
+        self.backend = backend
+        self._pool: Pool | None = pool  # None: released
+
+    def release(self, outcome: Outcome, code: int = 0, seconds: float = 0.0) -> None:
+        """Give the backend back; `code` is the HTTP status (0 for tcp), `seconds` how long it took.
+
+        Hot path, paid for by tests/bench/pick_cost.py: everything is inlined.
+        """
+        pool = self._pool
+        if pool is None:
+            raise RuntimeError(f"released twice: {self!r}")
+        self._pool = None
+        backend = self.backend
+        backend.active -= 1
+        if outcome is _OK:
+            if code:
+                backend.requests[code // 100] += 1
+                latency = backend.latency
+                backend.latency = seconds if latency is None else latency + ALPHA * (seconds - latency)
+                histogram = backend.duration
+                histogram.counts[bisect_left(BUCKETS, seconds)] += 1
+                histogram.total += seconds
+            else:
+                backend.tcp_ok += 1
+        elif outcome <= _LAST_FAILURE:
+            backend.failures[outcome.reason] += 1
+            if not code:
+                backend.tcp_error += 1
+        if pool.on_released:
+            for tell in pool.on_released:
+                tell(backend)
+
+    @property
+    def is_open(self) -> bool:
+        return self._pool is not None
+
+    def __repr__(self) -> str:
+        return f"<Lease of {self.backend!r}{', released' if self._pool is None else ''}>"

@@ -1,0 +1,66 @@
+"""The settings of every decision in `core`, as frozen values: defaults, units, and what each knob means.
+
+Promises: two policies are equal exactly when they would decide alike, so that a reload can tell what changed. Durations
+are seconds, sizes bytes, shares 0 to 1. Built by config (which knows YAML and positions), obeyed by the modules named
+in each docstring; the names are those of lb-reference.yaml.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class HealthCheckPolicy:
+    """How a backend is asked whether it lives (core/health.py counts, net/prober.py asks)."""
+
+    type: str = "tcp"  # tcp | http
+    path: str = "/health"
+    method: str = "GET"
+    host: str | None = None  # Host header; None: the backend's address
+    port: int | None = None  # None: the backend's own
+    expect_status: tuple[tuple[int, int], ...] = ((200, 399),)  # inclusive ranges
+    expect_body: str | None = None  # a substring
+    interval: float = 5.0
+    timeout: float = 2.0
+    rise: int = 2
+    fall: int = 3
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """Pause before another try: `initial`, doubled each time up to `max`, with jitter (core/retry.py)."""
+
+    initial: float = 0.0
+    max: float = 1.0
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """When a request that failed is tried again (core/retry.py)."""
+
+    attempts: int = 2  # tries in all
+    when: frozenset[str] = frozenset({"connect_failure", "reset"})
+    methods: frozenset[bytes] = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
+    backoff: Backoff = Backoff()
+    budget: float = 0.2  # share of requests that may be retries
+    buffer: int = 64 * 1024  # a request body up to this size is kept to be sent again
+
+
+@dataclass(frozen=True)
+class UpstreamTimeouts:
+    """Patience with backends: connect (dial), response (last request byte to head), idle (silence in a body)."""
+
+    connect: float = 3.0
+    response: float = 60.0
+    idle: float = 60.0
+
+
+@dataclass(frozen=True)
+class KeptConnections:
+    """Kept-alive connections to each backend (http/pooling.py)."""
+
+    keep_alive: int = 64  # idle ones kept
+    idle_timeout: float = 60.0
+    max_requests: int | None = None
+    max_lifetime: float | None = None

@@ -1,0 +1,68 @@
+"""One finished request or connection, as the roads hand it to the access log.
+
+Promises: nothing but an order of fields. The hot path builds a plain tuple in this order (an `AccessRecord`), since a tuple
+display costs a tenth of any class; `Record` names the same fields for tests and for whoever reads. Built by the roads
+(net/relay.py, http/exchange.py), read by observe/accesslog.py; imports nothing.
+
+Units: `ts` is wall-clock seconds (Unix) at the end of the request; every `t_*` is seconds on the monotonic clock, None when
+that milestone was never reached. Sizes are bytes, heads included. Strings are ours (names, IP literals without port);
+bytes are what a client sent, verbatim and not to be trusted.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+AccessRecord: TypeAlias = tuple[
+    float,  # ts
+    bytes,  # id
+    str,  # listener
+    str,  # protocol
+    str,  # client
+    str,  # peer
+    bytes | None,  # method
+    bytes | None,  # host
+    bytes | None,  # target
+    int,  # status
+    int,  # bytes_in
+    int,  # bytes_out
+    str | None,  # route
+    str | None,  # pool
+    str | None,  # backend
+    int,  # attempts
+    str,  # reason
+    float | None,  # t_queue
+    float | None,  # t_connect
+    float | None,  # t_first
+    float | None,  # t_total
+    bytes | None,  # user_agent
+    bytes | None,  # referer
+]
+
+
+class Record(NamedTuple):
+    """The fields of an `AccessRecord` by name; an instance of it is one."""
+
+    ts: float
+    id: bytes
+    listener: str
+    protocol: str  # "HTTP/1.0", "HTTP/1.1" or "tcp"
+    client: str  # who asked, as far as we believe it; an IP literal
+    peer: str  # the connection's other end; an IP literal
+    method: bytes | None = None
+    host: bytes | None = None
+    target: bytes | None = None  # with its query, as it came
+    status: int = 0  # what the client was sent; 0: nothing was (http: logged as 499)
+    bytes_in: int = 0
+    bytes_out: int = 0
+    route: str | None = None
+    pool: str | None = None
+    backend: str | None = None
+    attempts: int = 0
+    reason: str = "ok"
+    t_queue: float | None = None
+    t_connect: float | None = None
+    t_first: float | None = None
+    t_total: float | None = None
+    user_agent: bytes | None = None
+    referer: bytes | None = None

@@ -1,0 +1,226 @@
+"""A connection to a backend in the client's role of HTTP/1.1: writes requests, reads answers, watches the backend's silence.
+
+Promises: at most one exchange at a time; the exchange hears of every answer, and of the connection's loss exactly once; a
+connection on which anything was odd is closed, never kept. Called by pooling and the exchange. Deadlines are of one kind
+at a time: for the head of an answer, for silence in its body, for idling, or none while the other side stalls.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from typing_extensions import override
+from zope.interface import implementer
+
+from lbsvc.core.backend import Backend, Outcome
+from lbsvc.errors import ProtocolViolation
+from lbsvc.http.chunked import encode_chunk, encode_end
+from lbsvc.http.fields import Rules
+from lbsvc.http.h1 import ResponseReader
+from lbsvc.http.messages import ResponseHead
+from lbsvc.net.deadlines import NEVER
+
+if TYPE_CHECKING:
+    from lbsvc.http.exchange import Exchange
+    from lbsvc.http.pooling import Upstreams
+
+#: What a backend may answer is bounded too; it is trusted more than a stranger.
+RESPONSE_RULES: Final = Rules(header_size=256 * 1024, header_count=1000, request=False)
+
+
+@implementer(IPushProducer)
+class UpstreamConnection(Protocol):
+    """One connection to one backend."""
+
+    transport: Any
+
+    def __init__(self, owner: Upstreams, backend: Backend, dialled: Callable[[UpstreamConnection], None]) -> None:
+        self.owner = owner
+        self.backend = backend
+        self.exchange: Exchange | None = None
+        self.exchanges = 0
+        self.deadline = NEVER
+        self.slot = NEVER
+        self.is_stalled = False  # the backend does not read what we send
+        self._dialled: Callable[[UpstreamConnection], None] | None = dialled
+        self._reader = ResponseReader(self, RESPONSE_RULES)
+        self._chunked = False
+        self._is_closed = False
+        self._silence = NEVER  # longest silence in this answer's body
+        lifetime = owner.settings.connections.max_lifetime
+        #: when its lifetime is over
+        self.dies = NEVER if lifetime is None else owner.seconds() + lifetime
+
+    # -- as the pool sees it
+
+    def is_past(self) -> bool:
+        """Whether its lifetime is over."""
+        return self._is_closed or self.dies <= self.owner.deadlines.now
+
+    def has_ended(self) -> bool:
+        """Whether the kernel holds the backend's end (or surplus bytes) already: one system call."""
+        handle = self.transport.getHandle()
+        if handle is None:
+            return False
+        try:
+            handle.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
+    def close(self) -> None:
+        """No longer wanted; nothing is in flight on it."""
+        self._is_closed = True
+        self.deadline = NEVER
+        if self.is_stalled:
+            self.transport.abortConnection()  # what it does not read would keep the connection open
+        else:
+            self.transport.loseConnection()
+
+    def cut(self) -> None:
+        """In the middle of an exchange: the backend shall notice at once."""
+        self.exchange = None
+        self._is_closed = True
+        self.deadline = NEVER
+        self.transport.abortConnection()
+
+    # -- as the exchange sees it
+
+    def send_head(self, exchange: Exchange, wire: bytes, method: bytes, chunked: bool) -> None:
+        """Begin an exchange: `wire` is the head, and with a body that is not chunked its first bytes."""
+        self.exchange = exchange
+        self._chunked = chunked
+        self._reader.expect(method)
+        self.transport.write(wire)
+
+    def send_body(self, body: bytes, ended: bool, trailers: bytes) -> None:
+        """More of the request."""
+        if self._chunked:
+            body = encode_chunk(body) if body else b""
+            if ended:
+                body += encode_end(trailers)
+        if body:
+            self.transport.write(body)
+
+    def await_head(self) -> None:
+        """The last byte of the request has been sent: the answer is due."""
+        deadlines = self.owner.deadlines
+        self.deadline = deadline = deadlines.now + self.owner.response
+        if deadline < self.slot:
+            deadlines.insert(self)
+
+    def await_body(self, silence: float) -> None:
+        """A head has come and its body goes on: so long may it be silent."""
+        self._silence = silence
+        self.owner.deadlines.watch(self, silence)
+
+    def pause_answer(self) -> None:
+        """The client does not read: nor do we, and the backend's silence is nobody's fault."""
+        self.deadline = NEVER
+        self.transport.pauseProducing()
+
+    def resume_answer(self) -> None:
+        if self._is_closed:
+            return
+        if self._silence != NEVER:
+            self.owner.deadlines.watch(self, self._silence)
+        self.transport.resumeProducing()
+
+    def end(self, reusable: bool) -> None:
+        """The exchange is over, cleanly for this connection or not."""
+        self.exchange = None
+        self._silence = NEVER
+        self.deadline = NEVER
+        if reusable and not self._reader.surplus and not self._is_closed and not self.is_stalled:
+            self.owner.give_back(self)
+        elif not self._is_closed:
+            self.close()
+
+    # -- what the reader tells
+
+    def interim(self, head: ResponseHead) -> None:
+        if self.exchange is not None:
+            self.exchange.interim(head)
+
+    def response(self, head: ResponseHead, body: bytes, ended: bool, trailers: bytes) -> None:
+        if self.exchange is not None:
+            self.exchange.response(head, body, ended, trailers)
+
+    def response_body(self, body: bytes, ended: bool, trailers: bytes) -> None:
+        if self._silence != NEVER and self.deadline != NEVER:
+            self.deadline = self.owner.deadlines.after(self._silence)
+        if self.exchange is not None:
+            self.exchange.response_body(body, ended, trailers)
+
+    # -- as the transport sees it
+
+    @override
+    def connectionMade(self) -> None:
+        self.backend.connections += 1
+        self.transport.registerProducer(self, True)
+        dialled, self._dialled = self._dialled, None
+        if dialled is not None:
+            dialled(self)
+
+    @override
+    def dataReceived(self, data: bytes) -> None:
+        if self.exchange is None:
+            self._forget()
+            self.close()  # bytes that belong to no exchange: it is never used again
+            return
+        try:
+            self._reader.feed(data)
+        except ProtocolViolation as violation:
+            self._fail(Outcome.PROTOCOL, violation.detail)
+
+    @override
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.backend.connections -= 1
+        self._is_closed = True
+        self.deadline = NEVER
+        if self.exchange is None:
+            self._forget()
+        elif not self._reader.eof() and self.exchange is not None:
+            exchange, self.exchange = self.exchange, None
+            exchange.upstream_lost(self, Outcome.RESET, "the connection was lost")
+
+    def expired(self, now: float) -> None:
+        if self.exchange is None:
+            self._forget()
+            self.close()
+        else:
+            self._fail(Outcome.TIMEOUT, "silent for too long")
+
+    def _fail(self, outcome: Outcome, detail: str) -> None:
+        exchange, self.exchange = self.exchange, None
+        self.cut()
+        if exchange is not None:
+            exchange.upstream_lost(self, outcome, detail)
+
+    def _forget(self) -> None:
+        if self in self.backend.idle:
+            self.backend.idle.remove(self)
+
+    def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name: the backend reads too slowly
+        self.is_stalled = True
+        if self.exchange is not None:
+            self.exchange.pause_request()
+            self.owner.deadlines.watch(self, self.owner.settings.timeouts.idle)
+
+    def resumeProducing(self) -> None:  # noqa: N802 - Twisted's name: the backend reads on
+        self.is_stalled = False
+        if self.exchange is not None:
+            self.deadline = NEVER
+            if self._silence != NEVER:
+                self.await_body(self._silence)
+            self.exchange.resume_request()
+
+    def stopProducing(self) -> None:  # noqa: N802 - Twisted's name
+        """The connection is lost; connectionLost follows and knows what to do."""

@@ -1,0 +1,450 @@
+"""The layer 7 road: one request and its answer, from match to settle.
+
+Promises: whatever the two sides do, in whatever order, the request is answered once or its connection is cut; its lease is
+released once; it is counted and logged once, with one reason word. Called by the server connection (`start`, `body`,
+`client_gone`, `cut`) and by the upstream connection (`interim`, `response`, `response_body`, `upstream_lost`). Knows no
+version of HTTP: both sides speak to it by the same few calls.
+
+The milestones: match, admit, choose, open, carry, settle; net/relay.py walks the same.
+Hot path (tests/bench, `http`): with a kept connection nothing here schedules, allocates a closure or waits.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING, Any
+
+from lbsvc.core.backend import Backend, Outcome
+from lbsvc.core.books import BUCKETS, METHODS
+from lbsvc.core.lease import Lease
+from lbsvc.core.paths import normal_path
+from lbsvc.core.retry import backoff_delay, may_repeat
+from lbsvc.errors import REASONS, ProtocolViolation
+from lbsvc.http import responses
+from lbsvc.http.chunked import encode_chunk, encode_end
+from lbsvc.http.forwarding import request_head
+from lbsvc.http.messages import CHUNKED, RequestHead, ResponseHead
+
+if TYPE_CHECKING:
+    from lbsvc.http.client import UpstreamConnection
+    from lbsvc.http.pooling import Upstreams
+    from lbsvc.http.server import ServerConnection
+    from lbsvc.http.site import Destination
+
+
+class Exchange:
+    """One request on its way. Defaults stand on the class, so that a plain request sets few attributes."""
+
+    destination: Destination | None = None
+    upstreams: Upstreams | None = None
+    lease: Lease | None = None
+    upstream: UpstreamConnection | None = None
+    pending: Any = None  # a dial, or the pause before another try
+    attempts = 0
+    tried: tuple[Backend, ...] = ()
+    released: Backend | None = None  # the last one that was used up, for the log
+    request_ended = False
+    trailers = b""
+    kept: list[bytes] | None = None  # the request body so far, while it may have to be sent (again)
+    kept_size = 0
+    expects = False
+    has_continued = False
+    was_kept_connection = False  # this try went out on a connection that had idled
+    must_dial = False
+    responded = False
+    is_special = False  # its answer has no body though it may say a length: HEAD
+    is_sized = True  # the answer's end can be told from its framing
+    is_over = False
+    status = 0
+    reason = "ok"
+    bytes_out = 0
+    tried_at = 0.0
+    connected_at = 0.0
+    first_at = 0.0
+
+    def __init__(self, connection: ServerConnection, head: RequestHead, now: float) -> None:
+        self.connection = connection
+        self.site = connection.site
+        self.head = head
+        if head.method == b"HEAD":
+            self.is_special = True
+        self.began = now
+        ids = self.site.ids
+        self.id = ids.form % next(ids.numbers)
+
+    # -- match, admit
+
+    def start(self, body: bytes, ended: bool, trailers: bytes) -> None:
+        """The head has come, and what came with it."""
+        site = self.site
+        head = self.head
+        self.request_ended = ended
+        site.books.in_flight += 1
+        table = site.table
+        if table.is_trivial:
+            route = table.default
+        else:
+            try:
+                path = head.target.partition(b"?")[0]
+                route = table.match(
+                    (head.host or b"").decode("latin-1"),
+                    normal_path(path) if path != b"*" else path,
+                    head.method,
+                    head.header,
+                )
+            except ProtocolViolation as violation:
+                self.refuse(violation.status, violation.reason, violation.detail)
+                return
+        if route is None:
+            self.refuse(404, "no_route")
+            return
+        destination: Destination = route.action
+        self.destination = destination
+        section = head.section
+        limit = site.settings.limits.body_size
+        if limit is not None and (section.body > limit or len(body) > limit):
+            self.refuse(413, "too_large")
+            return
+        if section.unsupported:
+            self.refuse(417, "bad_request", "an Expect that cannot be met")
+            return
+        upstreams = destination.upstreams
+        if upstreams is None:
+            assert destination.answer is not None
+            answer, content = destination.answer(head)
+            self.answer(answer, content)
+            return
+        self.upstreams = upstreams
+        if not ended:
+            self.expects = section.expects_continue
+            self.kept = [body] if body else []
+            self.kept_size = len(body)
+        elif body or trailers:
+            self.kept = [body]
+            self.kept_size = len(body)
+            self.trailers = trailers
+        upstreams.pool.budget.request(self.began)
+        self.choose()
+
+    # -- choose, open
+
+    def choose(self) -> None:
+        """Take a backend, and a connection to it."""
+        self.pending = None
+        upstreams = self.upstreams
+        assert upstreams is not None
+        pool = upstreams.pool
+        lease = pool.pick(self.tried) if self.tried else pool.pick()
+        if lease is None:
+            # "another backend first": where there is no other, the same one once more
+            lease = pool.pick() if self.tried else None
+            if lease is None:
+                self.refuse(503, "no_backend")
+                return
+        self.lease = lease
+        self.attempts += 1
+        backend = lease.backend
+        if not self.must_dial and backend.idle:
+            connection = upstreams.take_idle(backend, self.head.method)
+            if connection is not None:
+                self.was_kept_connection = True
+                self.send(connection, self.began if self.attempts == 1 else self.site.seconds())
+                return
+        self.open()
+
+    def open(self) -> None:
+        """Dial; meanwhile the client's body waits in its socket."""
+        upstreams, lease = self.upstreams, self.lease
+        assert upstreams is not None and lease is not None
+        self.was_kept_connection = False
+        if not self.request_ended:
+            self.connection.pause_request()
+        self.tried_at = self.site.seconds()
+        pending = upstreams.dial(lease.backend, self.dialled, self.dial_failed)
+        if self.upstream is None and self.lease is lease and not self.is_over:
+            self.pending = pending
+
+    def dialled(self, connection: UpstreamConnection) -> None:
+        """The dial has come through."""
+        self.pending = None
+        now = self.site.seconds()
+        self.connected_at = now
+        self.send(connection, now)
+        if not self.request_ended and self.upstream is not None and not self.upstream.is_stalled:
+            self.connection.resume_request()
+
+    def dial_failed(self, outcome: Outcome, detail: str) -> None:
+        """The dial has failed: nothing was sent."""
+        self.pending = None
+        self.try_failed(outcome, detail, sent=False)
+
+    def send(self, connection: UpstreamConnection, now: float) -> None:
+        """The head, and in the same write what is there of the body."""
+        lease = self.lease
+        assert lease is not None
+        head = self.head
+        self.upstream = connection
+        self.tried_at = now
+        start = head.forward or request_head(head, self.connection.identity, lease.backend)
+        if self.expects and not self.request_ended:
+            wire = b"%b%b\r\nExpect: 100-continue\r\n\r\n" % (start, self.id)
+        else:
+            wire = b"%b%b\r\n\r\n" % (start, self.id)
+        chunked = head.section.body == CHUNKED
+        if self.kept is not None:
+            content = b"".join(self.kept)
+            if chunked:
+                content = encode_chunk(content) if content else b""
+                if self.request_ended:
+                    content += encode_end(self.trailers)
+            wire += content
+            upstreams = self.upstreams
+            assert upstreams is not None
+            if self.kept_size > upstreams.settings.retry.buffer:
+                self.kept = None
+        elif chunked and self.request_ended:
+            wire += encode_end(b"")
+        connection.send_head(self, wire, head.method, chunked)
+        if self.request_ended and self.upstream is connection:
+            connection.await_head()
+
+    # -- carry: towards the backend
+
+    def body(self, body: bytes, ended: bool, trailers: bytes) -> None:
+        """More of the request."""
+        self.request_ended = ended
+        kept = self.kept
+        self.kept_size += len(body)
+        limit = self.site.settings.limits.body_size
+        if limit is not None and self.kept_size > limit:
+            self.refuse(413, "too_large")
+            return
+        if kept is not None:
+            kept.append(body)
+            self.trailers = trailers
+        upstream = self.upstream
+        if upstream is None:
+            return  # it is kept, and goes out with the head
+        upstreams = self.upstreams
+        assert upstreams is not None
+        if kept is not None and self.kept_size > upstreams.settings.retry.buffer:
+            self.kept = None
+        upstream.send_body(body, ended, trailers)
+        if ended and not self.responded and self.upstream is upstream and not upstream.is_stalled:
+            upstream.await_head()
+
+    def pause_request(self) -> None:
+        """The backend reads too slowly."""
+        if not self.request_ended:
+            self.connection.pause_request()
+
+    def resume_request(self) -> None:
+        if not self.request_ended:
+            self.connection.resume_request()
+        elif not self.responded and self.upstream is not None:
+            self.upstream.await_head()
+
+    # -- carry: towards the client
+
+    def interim(self, head: ResponseHead) -> None:
+        """1xx: 100 once and only if it was asked for, the others as they come, none to HTTP/1.0 (RFC 9110, 15.2)."""
+        if self.head.minor == 0 or self.is_over:
+            return
+        if head.status == 100:
+            if not self.expects or self.has_continued:
+                return
+            self.has_continued = True
+        self.connection.send_interim(head)
+
+    def response(self, head: ResponseHead, body: bytes, ended: bool, trailers: bytes) -> None:
+        """The answer's head and what came with it."""
+        self.responded = True
+        self.status = head.status
+        now = self.site.seconds()
+        self.first_at = now
+        self.is_sized = head.section.body >= 0
+        self.connection.send_response(self, head, body, ended, trailers)
+        if ended:
+            self.complete(head, now)
+        elif self.upstream is not None:
+            self.upstream.await_body(self._silence(head))
+
+    def response_body(self, body: bytes, ended: bool, trailers: bytes) -> None:
+        self.connection.send_body(self, body, ended, trailers)
+        if ended:
+            self.complete(None, self.site.seconds())
+
+    def _silence(self, head: ResponseHead) -> float:
+        """How long the body may be silent: a stream is the listener's affair, any other the pool's."""
+        kind = head.section.get(b"content-type") or b""
+        upstreams = self.upstreams
+        assert upstreams is not None
+        if head.section.body < CHUNKED or kind.lower().startswith((b"text/event-stream", b"application/grpc")):
+            return self.site.settings.timeouts.idle
+        return upstreams.settings.timeouts.idle
+
+    def pause_response(self) -> None:
+        """The client reads too slowly."""
+        if self.upstream is not None:
+            self.upstream.pause_answer()
+
+    def resume_response(self) -> None:
+        if self.upstream is not None:
+            self.upstream.resume_answer()
+
+    # -- settle
+
+    def complete(self, head: ResponseHead | None, now: float) -> None:
+        """The answer has gone down as a whole."""
+        upstream, lease = self.upstream, self.lease
+        assert upstream is not None and lease is not None
+        self.upstream = None
+        self.lease = None
+        self.released = lease.backend
+        lease.release(Outcome.OK, self.status, now - self.tried_at)
+        upstream.end(self.request_ended)
+        self.settle(now)
+        self.connection.exchange_over(self)
+
+    def upstream_lost(self, upstream: UpstreamConnection, outcome: Outcome, detail: str) -> None:
+        """The backend's connection is gone before the answer was whole."""
+        if upstream is not self.upstream:
+            return
+        self.upstream = None
+        if self.responded:
+            self._release(outcome)
+            self.reason = outcome.reason
+            self.settle(self.site.seconds())
+            self.connection.cut_response(self)
+            return
+        self.try_failed(outcome, detail, sent=True)
+
+    def try_failed(self, outcome: Outcome, detail: str, sent: bool) -> None:
+        """One try is over without an answer: another one, or the end."""
+        upstreams, lease = self.upstreams, self.lease
+        assert upstreams is not None and lease is not None
+        policy = upstreams.settings.retry
+        whole = self.kept is not None or (self.request_ended and self.kept_size == 0)
+        if self.was_kept_connection and outcome is Outcome.RESET and whole and self.head.method in policy.methods:
+            # The backend closed a connection that had idled, as it may: the same backend, on a new one. No retry.
+            self.must_dial = True
+            self.open()
+            return
+        self._release(outcome)
+        cause = "reset" if sent else "connect_failure"
+        timed_out = outcome is Outcome.TIMEOUT or outcome is Outcome.PROTOCOL
+        if self.attempts < policy.attempts and not timed_out and outcome is not Outcome.ABANDONED:
+            if may_repeat(policy, self.head.method, sent, whole, cause):
+                now = self.site.seconds()
+                if upstreams.pool.budget.may_retry(now):
+                    upstreams.pool.retries += 1
+                    self.tried = (*self.tried, lease.backend)
+                    delay = backoff_delay(policy, self.attempts, upstreams.rng)
+                    if delay:
+                        self.pending = upstreams.reactor.callLater(delay, self.choose)
+                    else:
+                        self.choose()
+                    return
+                upstreams.pool.budget_exhausted += 1
+        word = "overload" if outcome is Outcome.ABANDONED else outcome.reason
+        self.refuse(REASONS[word], word)
+
+    def _release(self, outcome: Outcome) -> None:
+        lease, self.lease = self.lease, None
+        if lease is not None:
+            self.released = lease.backend
+            lease.release(outcome, self.status or -1, self.site.seconds() - self.tried_at)
+
+    def refuse(self, status: int, reason: str, detail: str = "") -> None:
+        """An answer of ours instead of a backend's."""
+        self.reason = reason
+        self._let_go(Outcome.ABANDONED)
+        if self.responded:
+            self.status = self.status or status
+            self.settle(self.site.seconds())
+            self.connection.cut_response(self)
+            return
+        head, body = responses.error(status, reason, self.id, self.head, detail)
+        self.answer(head, body)
+
+    def answer(self, head: ResponseHead, body: bytes) -> None:
+        """Our own answer, whole."""
+        self.responded = True
+        self.status = head.status
+        self.connection.send_response(self, head, body, True, b"")
+        self.settle(self.site.seconds())
+        self.connection.exchange_over(self)
+
+    def client_gone(self, reason: str = "client_closed") -> None:
+        """The client's connection is lost, or was cut: nobody waits for the answer any more."""
+        if self.is_over:
+            return
+        self._let_go(Outcome.CLIENT_GONE)
+        self.reason = reason
+        if not self.responded:
+            self.status = 499
+        self.settle(self.site.seconds())
+
+    def _let_go(self, outcome: Outcome) -> None:
+        """Whatever is under way upstream ends."""
+        pending, self.pending = self.pending, None
+        if pending is not None:
+            pending.cancel()
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            upstream.cut()
+        self._release(outcome)
+
+    def settle(self, now: float) -> None:
+        """Count it and log it, once."""
+        self.is_over = True
+        self.kept = None
+        site = self.site
+        books = site.books
+        books.in_flight -= 1
+        reason = self.reason
+        if reason != "ok":  # those are counted by HttpSite.count, from the requests of all routes
+            books.terminations[reason] = books.terminations.get(reason, 0) + 1
+        destination = self.destination
+        route = destination.books if destination is not None else site.unrouted
+        method = self.head.method
+        key = (method if method in METHODS else b"other", self.status)
+        requests = route.requests
+        requests[key] = requests.get(key, 0) + 1
+        seconds = now - self.began
+        route.duration.counts[bisect_left(BUCKETS, seconds)] += 1
+        route.duration.total += seconds
+        if site.log is not None:
+            self._log(seconds)
+
+    def _log(self, seconds: float) -> None:
+        """The access record, in the order of lbsvc.core.record."""
+        head, site, destination = self.head, self.site, self.destination
+        backend = self.released.name if self.released is not None else None
+        site.log(  # type: ignore[misc]
+            (
+                site.wall(),
+                self.id,
+                site.books.name,
+                "HTTP/1.1" if head.minor else "HTTP/1.0",
+                self.connection.peer,
+                self.connection.peer,
+                head.method,
+                head.host,
+                head.target,
+                self.status,
+                self.connection.take_bytes_in(),
+                self.bytes_out,
+                destination.name if destination is not None else "none",
+                destination.pool if destination is not None else None,
+                backend,
+                self.attempts,
+                self.reason,
+                None,
+                self.connected_at - self.began if self.connected_at else None,
+                self.first_at - self.began if self.first_at else None,
+                seconds,
+                head.section.get(b"user-agent"),
+                head.section.get(b"referer"),
+            )
+        )

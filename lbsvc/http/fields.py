@@ -1,0 +1,224 @@
+"""Is this header line lawful, what kind is it, and what does a whole section say (RFC 9110, 5; RFC 9112, 5 and 6).
+
+Promises: a line is judged by its bytes alone; a section either has one meaning or is refused with ProtocolViolation, whose
+text never repeats the peer's bytes. Called by h1 for both roles. Nothing here knows which side it reads, but for the
+`Rules` it is given.
+
+Why a memory of lines: header lines repeat from request to request, across connections. A line that has been judged is
+not judged again: split, one dictionary look-up and an append for each line cost half of what twelve callbacks from a C
+parser do (tests/bench, `browser`). Only lines of well-known names without secrets are remembered (nobody shall learn by
+timing whether a token has been seen before), short ones, and a bounded number of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from lbsvc.errors import ProtocolViolation
+from lbsvc.http.messages import CHUNKED, UNSAID, Field, Section
+
+# Kinds of field. PLAIN goes on as it is; the others mean something to us.
+PLAIN: Final = 0
+DROPPED: Final = 1  # hop-by-hop: ends here
+HOST: Final = 2
+LENGTH: Final = 3
+CODING: Final = 4
+CONNECTION: Final = 5
+EXPECT: Final = 6
+IDENTITY: Final = 7  # what only a trusted proxy may say about the client
+REQUEST_ID: Final = 8
+DATE: Final = 9
+UNDERSCORE: Final = 10
+
+_KINDS: Final[dict[bytes, int]] = {
+    b"keep-alive": DROPPED,
+    b"proxy-connection": DROPPED,
+    b"proxy-authorization": DROPPED,
+    b"proxy-authenticate": DROPPED,
+    b"te": DROPPED,
+    b"upgrade": DROPPED,
+    b"http2-settings": DROPPED,
+    b"host": HOST,
+    b"content-length": LENGTH,
+    b"transfer-encoding": CODING,
+    b"connection": CONNECTION,
+    b"expect": EXPECT,
+    b"forwarded": IDENTITY,
+    b"x-real-ip": IDENTITY,
+    b"x-request-id": REQUEST_ID,
+    b"date": DATE,
+}
+#: Fields that Connection may not take away: without them a message would mean something else.
+_PROTECTED: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"authorization", b"cookie"})
+
+_TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+#: visible ASCII, space, tab and obs-text (RFC 9110, 5.5); every control byte but tab is refused
+_VALUE: Final = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
+_HOST_BYTES: Final = b"!$%&'()*+,-.:;=[]_~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_REQUEST_ID_BYTES: Final = bytes(range(0x21, 0x7F))
+
+_memory: dict[bytes, Field] = {}
+_MEMORY_LINES: Final = 4096
+_MEMORY_LINE_SIZE: Final = 256
+_REMEMBERED: Final = frozenset(
+    b"accept accept-charset accept-encoding accept-language accept-ranges access-control-allow-origin age allow "
+    b"cache-control connection content-disposition content-encoding content-language content-length content-type date dnt "
+    b"etag expires host keep-alive last-modified origin pragma priority referrer-policy sec-ch-ua sec-ch-ua-mobile "
+    b"sec-ch-ua-platform sec-fetch-dest sec-fetch-mode sec-fetch-site sec-fetch-user server strict-transport-security te "
+    b"transfer-encoding upgrade-insecure-requests user-agent vary via x-content-type-options x-frame-options "
+    b"x-powered-by x-requested-with x-xss-protection".split()
+)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How strict a role is: limits in bytes and lines; who is to blame, and with which status it is answered."""
+
+    header_size: int = 32 * 1024
+    header_count: int = 100
+    underscores: str = "keep"  # drop | keep | reject
+    request: bool = True
+
+    def violation(self, detail: str, status: int = 400, reason: str = "bad_request") -> ProtocolViolation:
+        """The error for a breach in this role: a backend's nonsense is 502 to the client, whatever it was."""
+        if self.request:
+            return ProtocolViolation(status, detail, reason=reason)
+        return ProtocolViolation(502, detail, reason="upstream_protocol", blame="upstream")
+
+
+def is_token(text: bytes) -> bool:
+    """RFC 9110, 5.6.2."""
+    return bool(text) and not text.translate(None, _TOKEN)
+
+
+def is_authority(text: bytes) -> bool:
+    """A host and perhaps a port (RFC 3986, 3.2.2 and 3.2.3), without userinfo; empty is lawful in a Host field."""
+    if text.translate(None, _HOST_BYTES):
+        return False
+    if text.startswith(b"["):
+        host, bracket, port = text.partition(b"]")
+        if not bracket or b"[" in host[1:] or host[1:].translate(None, b"0123456789abcdefABCDEF:.") or len(host) < 3:
+            return False
+        if not port:
+            return True
+        colon, number = port[:1], port[1:]
+    else:
+        host, colon, number = text.partition(b":")
+        if b"[" in host or b"]" in host:
+            return False
+        if not colon:
+            return True
+        if not host:
+            return False
+    return colon == b":" and (not number or (number.isdigit() and len(number) <= 5 and int(number) <= 65535))
+
+
+def judge(line: bytes, rules: Rules) -> Field:
+    """One header line without its CRLF. RFC 9112, 5: no space before the colon, no folding, no bare CR or LF, no NUL."""
+    name, colon, value = line.partition(b":")
+    if not colon or not name or name.translate(None, _TOKEN):
+        raise rules.violation("a header line without a lawful name and colon")
+    value = value.strip(b" \t")
+    if value.translate(None, _VALUE):
+        raise rules.violation("a control byte in a header value")
+    lower = name.lower()
+    kind = _KINDS.get(lower, PLAIN)
+    if kind == PLAIN:
+        if lower.startswith(b"x-forwarded-"):
+            kind = IDENTITY
+        elif b"_" in lower:
+            kind = UNDERSCORE
+    field = (lower, value, b"%b: %b\r\n" % (name, value), kind)
+    if lower in _REMEMBERED and len(line) <= _MEMORY_LINE_SIZE:
+        if len(_memory) >= _MEMORY_LINES:
+            _memory.clear()
+        _memory[line] = field
+    return field
+
+
+def read_section(block: bytes, rules: Rules, minor: int) -> Section:
+    """The header lines of a message, `block` without the last CRLF (may be empty); `minor` is the version's 0 or 1."""
+    section = Section()
+    if block:
+        lines = block.split(b"\r\n")
+        if len(lines) > rules.header_count:
+            raise rules.violation("more header lines than limits.header_count", 431, "too_large")
+        fields = section.fields
+        recall = _memory.get
+        for line in lines:
+            field = recall(line) or judge(line, rules)
+            if field[3] == PLAIN:
+                fields.append(field)
+            else:
+                _read_special(field, section, rules, minor)
+    if section.request_id == b"":
+        section.request_id = None
+    nominated = [f for f in section.fields if f[3] == CONNECTION]
+    if nominated:
+        _remove_nominated(section, nominated)
+    if section.body == CHUNKED and minor == 0:
+        raise rules.violation("Transfer-Encoding in HTTP/1.0")
+    wire = b"".join([f[2] for f in section.fields])
+    section.wire = wire if section.body < 0 else b"%bContent-Length: %d\r\n" % (wire, section.body)
+    return section
+
+
+def _read_special(field: Field, section: Section, rules: Rules, minor: int) -> None:
+    """A field that means something to us: take its meaning, and keep it only where it goes on."""
+    _, value, _, kind = field
+    if kind == HOST:
+        if rules.request:
+            if section.host is not None:
+                raise rules.violation("two Host fields")
+            if not is_authority(value):
+                raise rules.violation("a Host field that names no host")
+            section.host = value
+    elif kind == LENGTH:
+        if section.body != UNSAID:
+            raise rules.violation("Content-Length twice, or beside Transfer-Encoding")
+        if not value.isdigit() or len(value) > 18:
+            raise rules.violation("a Content-Length that is not one decimal number")
+        section.body = int(value)
+    elif kind == CODING:
+        if section.body != UNSAID:
+            raise rules.violation("Transfer-Encoding twice, or beside Content-Length")
+        coding = value.lower()
+        if coding != b"chunked":
+            names = [name.strip(b" \t") for name in coding.split(b",")]
+            if names[-1] == b"chunked" and b"chunked" not in names[:-1] and all(map(is_token, names)):
+                raise rules.violation("a transfer coding other than chunked", 501)
+            if b"chunked" not in names and all(map(is_token, names)) and names != [b"identity"]:
+                raise rules.violation("a transfer coding other than chunked", 501)
+            raise rules.violation("a Transfer-Encoding that is not exactly chunked")
+        section.body = CHUNKED
+    elif kind == CONNECTION:
+        section.fields.append(field)  # its names are looked up once all fields are known
+    elif kind == EXPECT:
+        if rules.request and minor:
+            section.expects_continue = value.lower() == b"100-continue"
+            section.unsupported |= not section.expects_continue
+    elif kind == IDENTITY:
+        if not rules.request:
+            section.fields.append(field)
+    elif kind == REQUEST_ID:
+        if 0 < len(value) <= 128 and not value.translate(None, _REQUEST_ID_BYTES):
+            section.request_id = value
+    elif kind == DATE:
+        section.has_date = True
+        section.fields.append(field)
+    elif kind == UNDERSCORE:
+        if rules.underscores == "reject":
+            raise rules.violation("an underscore in a header name (limits.underscore_headers)")
+        if rules.underscores == "keep":
+            section.fields.append(field)
+
+
+def _remove_nominated(section: Section, connection: list[Field]) -> None:
+    """RFC 9110, 7.6.1: what Connection names ends here, and so does Connection itself."""
+    names = {n.strip(b" \t").lower() for f in connection for n in f[1].split(b",")}
+    section.close = b"close" in names
+    section.keep_alive = b"keep-alive" in names
+    names -= _PROTECTED
+    names.add(b"connection")
+    section.fields = [f for f in section.fields if f[0] not in names]

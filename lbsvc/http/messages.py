@@ -1,0 +1,96 @@
+"""What an HTTP message is between the codecs and the exchange: heads in normal form, whatever version they came in.
+
+Promises: a head that exists has passed every check of its codec, and holds header lines ready to be written
+(`Name: value\\r\\n`), without those that concern one connection only (RFC 9110, 7.6.1). Heads are never changed after
+they are made: a codec may hand out the same one again for a message with the same bytes. Built by h1 (later h2), read by
+the exchange and by forwarding; imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: `Section.body` where there is no Content-Length: nothing was said, chunked, or (responses) until the connection ends.
+UNSAID: Final = -3
+UNTIL_CLOSE: Final = -2
+CHUNKED: Final = -1
+
+#: One header line: lower-case name, value without surrounding space, the line as it is written, its kind (fields.py).
+Field = tuple[bytes, bytes, bytes, int]
+
+
+class Section:
+    """A header section: what it says about its message, and the lines that go on to the other side."""
+
+    __slots__ = (
+        "body",
+        "close",
+        "expects_continue",
+        "fields",
+        "forward",
+        "has_date",
+        "host",
+        "keep_alive",
+        "request_id",
+        "unsupported",
+        "wire",
+    )
+
+    def __init__(self) -> None:
+        #: end-to-end fields, in order, without Content-Length
+        self.fields: list[Field] = []
+        #: `fields` as they are written, and Content-Length where there is one
+        self.wire = b""
+        #: what forwarding made of this section for backends; it is remembered here since a section is often met again
+        self.forward = b""
+        #: Content-Length, or UNSAID, CHUNKED, UNTIL_CLOSE
+        self.body = UNSAID
+        self.close = False
+        self.keep_alive = False
+        self.expects_continue = False
+        self.unsupported = False  # an Expect that nobody here can meet: 417
+        self.host: bytes | None = None
+        self.request_id: bytes | None = None
+        self.has_date = False
+
+    def get(self, name: bytes) -> bytes | None:
+        """The first value of a field by its lower-case name; None where there is none. Not for the hot path."""
+        for field in self.fields:
+            if field[0] == name:
+                return field[1]
+        return None
+
+
+class RequestHead:
+    """A request line and its section. `target` is what backends get: origin-form, or `*`."""
+
+    __slots__ = ("forward", "host", "method", "minor", "section", "target")
+
+    def __init__(self, method: bytes, target: bytes, minor: int, host: bytes | None, section: Section) -> None:
+        self.method = method
+        self.target = target
+        #: 0 or 1, of HTTP/1.x
+        self.minor = minor
+        #: the authority that is asked for, as it came; None in HTTP/1.0 without Host
+        self.host = host
+        self.section = section
+        #: what forwarding made of this head, remembered here since a head is often met again
+        self.forward = b""
+
+    def header(self, name: bytes) -> bytes | None:
+        """A field's first value by its lower-case name."""
+        return self.host if name == b"host" else self.section.get(name)
+
+
+class ResponseHead:
+    """A status line and its section; `wire` is both in normal form, without transfer coding and final CRLF."""
+
+    __slots__ = ("is_plain", "minor", "section", "status", "wire")
+
+    def __init__(self, status: int, reason: bytes, minor: int, section: Section) -> None:
+        self.status = status
+        self.minor = minor
+        self.section = section
+        #: a sized answer that needs no more lines for a client of HTTP/1.1 whose connection goes on
+        self.is_plain = section.body >= 0 and section.has_date and status >= 200 and status != 204 and status != 304
+        self.wire = b"HTTP/1.1 %d %b\r\n%b" % (status, reason, section.wire)

@@ -1,0 +1,85 @@
+"""Which connection to a backend does a request get, and when does a kept one go (lb-reference.yaml, `connections`).
+
+Promises: an idle connection is handed to one request at a time, the one used last first (it is likeliest alive and the
+rest may age out); none is kept over its limits; one that has shown surplus bytes or an end is never handed out. Called
+by the exchange. The idle ones of a backend are on `backend.idle`, so that a look-up costs an attribute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lbsvc.config.schema import PoolSettings
+from lbsvc.core.backend import Backend
+from lbsvc.core.pool import Pool
+from lbsvc.http.client import UpstreamConnection
+from lbsvc.net.connector import Dialling, dial
+from lbsvc.net.deadlines import TICK, Deadlines
+
+
+class Upstreams:
+    """One pool's connections, for the exchanges that use it."""
+
+    def __init__(self, settings: PoolSettings, pool: Pool, reactor: Any, deadlines: Deadlines, rng: Any) -> None:
+        self.settings = settings
+        self.pool = pool
+        self.reactor = reactor
+        self.deadlines = deadlines
+        self.seconds: Callable[[], float] = reactor.seconds
+        self.rng = rng
+        self.is_closing = False
+        self.repeatable = settings.retry.methods
+        self.response = settings.timeouts.response + TICK
+        self.keep = settings.connections
+        self.idle_patience = settings.connections.idle_timeout + TICK
+
+    def take_idle(self, backend: Backend, method: bytes) -> UpstreamConnection | None:
+        """A kept connection for a request with `method`, or None.
+
+        For requests that may not be sent twice the kernel is asked first whether the connection's end has arrived already,
+        which costs a system call: one that the backend closed while idle must not cost the client an error.
+        """
+        idle: list[UpstreamConnection] = backend.idle
+        may_repeat = method in self.repeatable
+        while idle:
+            connection = idle.pop()
+            if (may_repeat or not connection.has_ended()) and not connection.is_past():
+                return connection
+            connection.close()
+        return None
+
+    def dial(self, backend: Backend, dialled: Callable[[UpstreamConnection], None], failed: Any) -> Dialling:
+        """A new connection: calls `dialled(connection)` or `failed(outcome, detail)`, once, unless it is cancelled."""
+        connection = UpstreamConnection(self, backend, dialled)
+        return dial(self.reactor, backend.host, backend.port, connection, self.settings.timeouts.connect, failed)
+
+    def give_back(self, connection: UpstreamConnection) -> None:
+        """An exchange has ended cleanly on `connection`: keep it, or close it."""
+        kept = self.keep
+        backend = connection.backend
+        idle: list[UpstreamConnection] = backend.idle
+        connection.exchanges += 1
+        if (
+            len(idle) >= kept.keep_alive
+            or backend.state == "maint"
+            or self.is_closing
+            or (kept.max_requests is not None and connection.exchanges >= kept.max_requests)
+        ):
+            connection.close()
+            return
+        idle.append(connection)
+        deadline = self.deadlines.now + self.idle_patience
+        if connection.dies < deadline:
+            deadline = connection.dies
+        connection.deadline = deadline
+        if deadline < connection.slot:
+            self.deadlines.insert(connection)
+
+    def close_idle(self) -> None:
+        """Shut down: nothing is kept any more."""
+        self.is_closing = True
+        for backend in self.pool.backends:
+            idle, backend.idle[:] = list(backend.idle), []
+            for connection in idle:
+                connection.close()

@@ -1,0 +1,140 @@
+"""What the connections of one http listener share: settings, the routing table, books, clocks, the access log.
+
+Promises: a reload swaps `table` and `settings` here and nowhere else; work in flight keeps what it started with. Made by
+app.py, held by every server connection. Invariant: `connections` are those that are open, so that a drain can tell
+the idle ones to go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from lbsvc.config.schema import ListenerSettings, Respond
+from lbsvc.core.books import ListenerBooks, RouteBooks
+from lbsvc.core.router import RoutingTable
+from lbsvc.http.fields import Rules
+from lbsvc.http.messages import RequestHead, ResponseHead
+from lbsvc.http.pooling import Upstreams
+from lbsvc.http.responses import fixed
+from lbsvc.net.deadlines import TICK, Deadlines
+
+if TYPE_CHECKING:
+    from lbsvc.http.server import ServerConnection
+
+#: An access record: see lbsvc.core.record for the order of its parts.
+AccessLog = Callable[[tuple[Any, ...]], None]
+#: What a route answers by itself, from the request.
+Answer = Callable[[RequestHead], tuple[ResponseHead, bytes]]
+
+
+class Destination:
+    """Where a route leads: to a pool (`upstreams`), or to an answer of our own."""
+
+    __slots__ = ("answer", "books", "name", "pool", "upstreams")
+
+    def __init__(self, name: str, books: RouteBooks, upstreams: Upstreams | None, answer: Answer | None = None) -> None:
+        self.name = name
+        self.books = books
+        self.upstreams = upstreams
+        self.pool = upstreams.pool.name if upstreams is not None else None
+        self.answer = answer
+
+
+def answering(respond: Respond) -> Answer:
+    """The answer of a `respond` route: made once."""
+    made = fixed(respond)
+    return lambda head: made
+
+
+class RequestIds:
+    """Makes X-Request-Id: unique among instances by a random prefix, among requests by a counter."""
+
+    def __init__(self, prefix: bytes) -> None:
+        self.form = prefix + b"%08x"
+        self.numbers = count(1)
+
+    def make(self) -> bytes:
+        """The next one; the hot path inlines it."""
+        return self.form % next(self.numbers)
+
+
+class HttpSite:
+    """One http listener, as its connections see it."""
+
+    def __init__(
+        self,
+        settings: ListenerSettings,
+        table: RoutingTable,
+        books: ListenerBooks,
+        reactor: Any,
+        deadlines: Deadlines,
+        wall: Callable[[], float],
+        ids: RequestIds,
+        log: AccessLog | None,
+    ) -> None:
+        self.settings = settings
+        self.table = table
+        self.books = books
+        self.reactor = reactor
+        self.seconds: Callable[[], float] = reactor.seconds
+        self.deadlines = deadlines
+        self.wall = wall
+        self.ids = ids
+        self.log = log
+        self.rules = Rules(
+            header_size=settings.limits.header_size,
+            header_count=settings.limits.header_count,
+            underscores=settings.limits.underscore_headers,
+        )
+        self.unrouted = books.route("none", "none")
+        self.is_draining = False
+        #: answers need more than the request's id: they end their connections, or name their backends
+        self.is_special = settings.expose_backend
+        #: `keep_alive` as the hot path adds it to the sweep's time
+        self.keep_alive = settings.timeouts.keep_alive + TICK
+        self.connections: set[ServerConnection] = set()
+        self.on_open: Callable[[int], None] = lambda number: None
+        self.on_close: Callable[[], None] = lambda: None
+        self._date = (0, b"")
+
+    def date_line(self) -> bytes:
+        """A Date field for an answer that lacks one (RFC 9110, 6.6.1), remembered for a second."""
+        now = int(self.wall())
+        if self._date[0] != now:
+            self._date = (now, b"Date: %b\r\n" % http_date(now))
+        return self._date[1]
+
+    def count(self) -> None:
+        """Bring the books up to date before a scrape: what ended well is all that ended, less what did not."""
+        books = self.books
+        total = sum(sum(route.requests.values()) for route in books.routes.values())
+        others = sum(number for reason, number in books.terminations.items() if reason != "ok")
+        books.terminations["ok"] = total - others
+
+    def drain(self) -> None:
+        """From now on answers end their connections; connections that wait for a request are closed."""
+        self.is_draining = self.is_special = True
+        for connection in list(self.connections):
+            connection.drain()
+
+    def abort(self) -> None:
+        """Cut what is left."""
+        for connection in list(self.connections):
+            connection.cut("killed")
+
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def http_date(timestamp: int) -> bytes:
+    """IMF-fixdate (RFC 9110, 5.6.7), whatever the locale."""
+    from time import gmtime
+
+    t = gmtime(timestamp)
+    return (
+        f"{_DAYS[t.tm_wday]}, {t.tm_mday:02} {_MONTHS[t.tm_mon - 1]} {t.tm_year} "
+        f"{t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} GMT"
+    ).encode()

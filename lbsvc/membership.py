@@ -1,0 +1,103 @@
+"""Who is in a pool: the backends of the configuration, host names among them resolved to a member for each address.
+
+Promises: a member keeps its live object as long as its address stays; a name that never resolved stands in the pool as
+one member that is down, and does not stop the start; the last good answer is kept (net/resolver.py). Called by app.py;
+tells the health checker who comes and goes.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from typing import Any
+
+from lbsvc.config.schema import BackendSettings, PoolSettings
+from lbsvc.core.backend import Backend
+from lbsvc.core.pool import Pool
+from lbsvc.net.prober import HealthChecker
+from lbsvc.net.resolver import NameWatch
+
+
+def is_literal(host: str) -> bool:
+    """Whether a host is an IP address rather than a name."""
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+class Membership:
+    """One pool's members, kept up to date."""
+
+    def __init__(
+        self,
+        settings: PoolSettings,
+        pool: Pool,
+        reactor: Any,
+        checker: HealthChecker,
+        lookup: Callable[[str], Any],
+        emit: Callable[..., None],
+    ) -> None:
+        self.settings = settings
+        self.pool = pool
+        self._reactor = reactor
+        self._checker = checker
+        self._lookup = lookup
+        self._emit = emit
+        self._watches: list[NameWatch] = []
+        #: what stands in the pool for each entry of the configuration, in its order
+        self._members: list[list[Backend]] = [[self._member(entry)] for entry in settings.backends]
+
+    def _member(self, entry: BackendSettings, address: str | None = None) -> Backend:
+        """A live backend; `address` is one that the entry's name resolved to."""
+        if is_literal(entry.host):
+            host, name = entry.host, entry.name
+        else:
+            host, name = address or "", entry.name if address is None else f"{entry.name}@{address}"
+        return Backend(self.pool.name, name, entry.address, host, entry.port, entry.weight, entry.backup)
+
+    def start(self) -> None:
+        """Fill the pool and begin to resolve."""
+        for members in self._members:
+            self._check(members)
+        self.pool.set_members([member for members in self._members for member in members])
+        for place, entry in enumerate(self.settings.backends):
+            if not is_literal(entry.host):
+                watch = NameWatch(
+                    self._reactor,
+                    entry.host,
+                    self.settings.resolve,
+                    self._lookup,
+                    lambda addresses, place=place: self._resolved(place, addresses),
+                )
+                self._watches.append(watch)
+                watch.start()
+
+    def stop(self) -> None:
+        for watch in self._watches:
+            watch.stop()
+
+    def _check(self, members: list[Backend]) -> None:
+        policy = self.settings.health_check
+        for member in members:
+            if policy is not None:
+                self._checker.add(self.pool, member, policy)
+            else:
+                member.health = "up" if member.host else "down"
+
+    def _resolved(self, place: int, addresses: list[str]) -> None:
+        """A name has got other addresses."""
+        entry = self.settings.backends[place]
+        former = {member.host: member for member in self._members[place]}
+        members = [former.pop(address, None) or self._member(entry, address) for address in addresses]
+        added = [member for member in members if member not in self._members[place]]
+        self._members[place] = members
+        for gone in former.values():
+            self._checker.remove(gone)
+            if gone.host:
+                self._emit("info", "backend.removed", f"{self.pool.name}/{gone.name}: the name has left this address")
+        self._check(added)
+        self.pool.set_members([member for entry_members in self._members for member in entry_members])
+        for member in added:
+            self._emit("info", "backend.added", f"{self.pool.name}/{member.name}: {entry.host} is {member.host}")

@@ -1,0 +1,145 @@
+"""Open a connection to a backend, by IP address, within a time (the milestone "open" of both roads).
+
+Promises: exactly one of `protocol.makeConnection(transport)` and `failed(outcome, detail)` happens, unless `cancel` was
+called first, after which neither does; either may happen before `dial` returns. No resolver and, on our own reactor, no
+Connector and no address objects. On any other reactor it goes the ordinary way. Running out of descriptors is our own
+trouble and not the backend's: ABANDONED.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import Any
+from typing import Protocol as TypingProtocol
+
+from twisted.internet.error import TimeoutError as DialTimeout
+from twisted.internet.interfaces import IAddress, IConnector
+from twisted.internet.protocol import ClientFactory, Protocol
+from twisted.python.failure import Failure
+from typing_extensions import override
+
+from lbsvc.core.backend import Outcome
+
+#: Told when a dial fails: how it counts, and in words.
+Failed = Callable[[Outcome, str], None]
+
+_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+_WORDS = {
+    errno.ECONNREFUSED: "connection refused",
+    errno.EHOSTUNREACH: "no route to host",
+    errno.ENETUNREACH: "network is unreachable",
+    errno.ECONNRESET: "connection reset",
+    errno.ETIMEDOUT: "timed out",
+}
+
+
+class Dialling(TypingProtocol):
+    """A dial under way."""
+
+    def cancel(self) -> None:
+        """Give it up: nothing is called any more, the socket is closed. Harmless when it is over."""
+
+
+def dial(reactor: Any, host: str, port: int, protocol: Protocol, timeout: float, failed: Failed) -> Dialling:
+    """Connect `protocol` to `host` (an IP literal) within `timeout` seconds."""
+    if hasattr(reactor, "dial"):
+        return _LeanDial(reactor, host, port, protocol, timeout, failed)
+    return _OrdinaryDial(reactor, host, port, protocol, timeout, failed)
+
+
+class _LeanDial:
+    """On our own reactor. The timer is only made where the kernel did not connect at once."""
+
+    __slots__ = ("_dial", "_failed", "_protocol", "_timer")
+
+    def __init__(self, reactor: Any, host: str, port: int, protocol: Protocol, timeout: float, failed: Failed) -> None:
+        self._failed: Failed | None = failed
+        self._protocol = protocol
+        self._timer: Any = None
+        self._dial: Any = None
+        dialled = reactor.dial(host, port, self, self._lost)
+        if self._failed is not None:
+            self._dial = dialled
+            self._timer = reactor.callLater(timeout, self._timed_out)
+
+    def makeConnection(self, transport: Any) -> None:  # noqa: N802 - what the reactor calls: hand over to the protocol
+        self._settle()
+        protocol = self._protocol
+        transport.protocol = protocol
+        protocol.makeConnection(transport)
+
+    def _settle(self) -> None:
+        self._failed = None
+        self._dial = None
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _lost(self, error: OSError) -> None:
+        failed = self._failed
+        self._settle()
+        if failed is not None:
+            failed(*explain(error))
+
+    def _timed_out(self) -> None:
+        self._timer = None
+        failed, dialled = self._failed, self._dial
+        self._settle()
+        if dialled is not None:
+            dialled.cancel()
+        if failed is not None:
+            failed(Outcome.CONNECT_TIMEOUT, "timed out")
+
+    def cancel(self) -> None:
+        dialled = self._dial
+        self._settle()
+        if dialled is not None:
+            dialled.cancel()
+
+
+class _OrdinaryDial(ClientFactory[Protocol]):
+    """On any other reactor: Twisted's own way."""
+
+    noisy = False
+
+    def __init__(self, reactor: Any, host: str, port: int, protocol: Protocol, timeout: float, failed: Failed) -> None:
+        self._failed: Failed | None = failed
+        self._instance = protocol
+        self._connector: IConnector | None = None
+        connector = reactor.connectTCP(host, port, self, timeout)
+        if self._failed is not None:
+            self._connector = connector
+
+    @override
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
+        if self._failed is None:
+            return None
+        self._failed = None
+        self._connector = None
+        return self._instance
+
+    @override
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        failed, self._failed = self._failed, None
+        if failed is None:
+            return
+        if reason.check(DialTimeout):
+            failed(Outcome.CONNECT_TIMEOUT, "timed out")
+        else:
+            error = reason.value
+            number = getattr(error, "osError", None)
+            failed(*explain(OSError(number, str(error)) if isinstance(number, int) else OSError(str(error))))
+
+    def cancel(self) -> None:
+        if self._failed is not None:
+            self._failed = None
+            if self._connector is not None:
+                self._connector.disconnect()
+
+
+def explain(error: OSError) -> tuple[Outcome, str]:
+    """How a failed connect counts, and in words."""
+    if error.errno in _OURS:
+        return Outcome.ABANDONED, error.strerror or "out of resources"
+    return Outcome.CONNECT_FAILED, _WORDS.get(error.errno or 0, error.strerror or str(error))

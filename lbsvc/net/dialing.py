@@ -1,0 +1,255 @@
+"""Dialling lean: from an IP literal to a connected transport with five syscalls and no connector, resolver, timer or address object.
+
+Who calls it: `Reactor.dial`, for `net/connector.py`.
+
+Law: `dial(host, port, protocol, failed)` leads to exactly one of `protocol.makeConnection(transport)` and `failed(OSError)`,
+unless the Dial is cancelled first: then nothing is called and the socket is closed. **Both may happen before dial() returns**
+(on loopback and for local addresses they nearly always do): so the caller must be ready for either when it calls, and must not
+expect to have the Dial in hand by then. `cancel` after the end does nothing. The caller owns the timeout.
+
+- An exception in makeConnection is logged and costs that connection (its connectionLost is called); one in `failed` is logged.
+- Not an IP literal: `failed` at once; no name is ever resolved here. `host` may have a scope (`fe80::1%eth0`).
+- Out of descriptors, no route and their like: `failed` with the OSError of the syscall.
+- If the reactor stops first: `failed(ConnectionAbortedError)`.
+
+Syscalls when it completes at once: socket, setsockopt(TCP_NODELAY), connect (EINPROGRESS), connect (done), epoll_ctl.
+Otherwise epoll_ctl twice, and connect again when epoll reports it.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from errno import EAGAIN, EALREADY, ECONNABORTED, EINPROGRESS, EISCONN
+from os import strerror
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import address, tcp
+from twisted.internet._newtls import ClientMixin
+from twisted.internet.interfaces import IProtocol
+from twisted.internet.protocol import Protocol
+from twisted.python import log
+from twisted.python.failure import Failure
+from typing_extensions import override
+
+from lbsvc.net.transports import FastConnection
+
+if TYPE_CHECKING:
+    from lbsvc.net.reactor import Reactor
+
+_KIND = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+_PENDING = (EINPROGRESS, EALREADY, EAGAIN)
+
+
+class DialedClient(FastConnection, ClientMixin):
+    """The transport of a connection that `Reactor.dial` made."""
+
+    _base = FastConnection
+
+    @override
+    def __init__(self, skt: socket.socket, protocol: IProtocol, sockaddr: tuple[Any, ...], reactor: Reactor) -> None:
+        self.reactor = reactor
+        self._tempDataBuffer = []
+        self._tempDataLen = 0
+        self.dataBuffer = b""
+        self.offset = 0
+        self.TLS = False
+        self.socket = skt
+        self.fileno = skt.fileno
+        self._send = skt.send
+        self._recv = skt.recv
+        self.protocol = protocol
+        self.sockaddr = sockaddr
+        self.connected = 1
+        self._direct = True
+        self._read_later = True
+
+    def getHost(self) -> Any:  # noqa: N802
+        """The local address of the connection."""
+        return _address(tcp._getsockname(self.socket))
+
+    def getPeer(self) -> Any:  # noqa: N802
+        """The address that was dialled."""
+        return _address(self.sockaddr)
+
+    @override
+    def logPrefix(self) -> str:
+        protocol = getattr(self, "protocol", None)
+        return "-" if protocol is None else f"{self._getLogPrefix(protocol)},client"
+
+    @override
+    def __repr__(self) -> str:
+        return f"<connection to {self.sockaddr[0]}:{self.sockaddr[1]}>"
+
+
+class FastClient(FastConnection, tcp.Client):
+    """What connectTCP makes: the stock client's way of connecting, then ours of carrying."""
+
+    _base = FastConnection
+    _commonConnection = FastConnection
+    connector: Any
+
+    __init__ = tcp.Client.__init__  # type: ignore[assignment]
+    connectionLost = tcp.Client.connectionLost  # noqa: N815
+
+    @override
+    def createInternetSocket(self) -> socket.socket:
+        skt: socket.socket = tcp.Client.createInternetSocket(self)
+        skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return skt
+
+    @override
+    def _collectSocketDetails(self) -> None:
+        del self.socket, self.fileno, self._send, self._recv
+
+    @override
+    def _connectDone(self) -> None:
+        # Twisted's, but that the transport may write at once from the moment it is connected, and reads after makeConnection.
+        self.protocol = self.connector.buildProtocol(self.getPeer())
+        self.connected = 1
+        self.logstr = f"{self._getLogPrefix(self.protocol)},client"
+        self._direct = True
+        if self.protocol is None:
+            self.protocol = Protocol()
+            self.loseConnection()
+        else:
+            self._read_later = True
+            self.protocol.makeConnection(self)
+            self._begin_reading()
+
+
+class Dial:
+    """An attempt that has not ended, or has: then `cancel` does nothing. It is the reactor's selectable meanwhile."""
+
+    __slots__ = ("_failed", "_protocol", "_reactor", "_sockaddr", "_socket", "fileno")
+
+    _socket: socket.socket | None
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        skt: socket.socket,
+        sockaddr: tuple[Any, ...],
+        protocol: Any,
+        failed: Callable[[OSError], None],
+    ) -> None:
+        self._reactor = reactor
+        self._socket = skt
+        self._sockaddr = sockaddr
+        self._protocol = protocol
+        self._failed = failed
+        self.fileno = skt.fileno
+
+    def cancel(self) -> None:
+        """Give up: close the socket and call nothing."""
+        skt = self._socket
+        if skt is not None:
+            self._reactor.forget(self)
+            self._socket = None
+            skt.close()
+            self._protocol = self._failed = None  # type: ignore[assignment]
+
+    def doWrite(self) -> None:  # noqa: N802
+        """The socket is writable: connected, or not."""
+        skt = self._socket
+        if skt is None:
+            return
+        code = skt.connect_ex(self._sockaddr)
+        if code in _PENDING:
+            return
+        protocol, failed = self._protocol, self._failed
+        if code and code != EISCONN:
+            self.cancel()
+            _report(failed, OSError(code, strerror(code)))
+            return
+        self._reactor.forget(self)
+        self._socket = None
+        self._protocol = self._failed = None  # type: ignore[assignment]
+        _connected(DialedClient(skt, protocol, self._sockaddr, self._reactor))
+
+    doRead = doWrite  # noqa: N815
+
+    def connectionLost(self, reason: Failure) -> None:  # noqa: N802
+        """The reactor saw a hang-up (its cause is still in the socket), or disconnects everything because it stops."""
+        skt = self._socket
+        if skt is not None:
+            failed = self._failed
+            code = skt.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or ECONNABORTED
+            self.cancel()
+            _report(failed, OSError(code, strerror(code)))
+
+    def logPrefix(self) -> str:  # noqa: N802
+        """For the log."""
+        return "dial"
+
+    def __repr__(self) -> str:
+        return f"<dial of {self._sockaddr[0]}:{self._sockaddr[1]}{'' if self._socket else ', over'}>"
+
+
+class _Over:
+    """What dial() returns when it is all over already: there is nothing to cancel."""
+
+    __slots__ = ()
+
+    def cancel(self) -> None:
+        """Do nothing."""
+
+
+OVER = _Over()
+
+
+def dial(
+    reactor: Reactor, host: str, port: int, protocol: IProtocol, failed: Callable[[OSError], None]
+) -> Dial | _Over:
+    """See the module docstring."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sockaddr: tuple[Any, ...] = (host, port)
+    skt = None
+    try:
+        if "%" in host:
+            sockaddr = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, tcp._NUMERIC_ONLY)[0][4]
+        else:
+            socket.inet_pton(family, host)  # or connect would ask the resolver, and wait
+        skt = socket.socket(family, _KIND, 0)
+        skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError as problem:
+        if skt is not None:
+            skt.close()
+        _report(failed, problem)
+        return OVER
+    connect = skt.connect_ex
+    code = connect(sockaddr)
+    if code == EINPROGRESS:
+        # Over loopback the handshake was done inside the first call; only a second one tells.
+        code = connect(sockaddr)
+        if code in _PENDING:
+            attempt = Dial(reactor, skt, sockaddr, protocol, failed)
+            reactor.addWriter(attempt)  # type: ignore[no-untyped-call]
+            return attempt
+    if code and code != EISCONN:
+        skt.close()
+        _report(failed, OSError(code, strerror(code)))
+    else:
+        _connected(DialedClient(skt, protocol, sockaddr, reactor))
+    return OVER
+
+
+def _connected(transport: DialedClient) -> None:
+    try:
+        transport.protocol.makeConnection(transport)
+    except BaseException:
+        log.err(None, "Error in connectionMade")
+        transport.connectionLost(Failure())
+    transport._begin_reading()
+
+
+def _report(failed: Callable[[OSError], None], problem: OSError) -> None:
+    try:
+        failed(problem)
+    except BaseException:
+        log.err(None, "Error in the callable that is told of a failed dial")
+
+
+def _address(sockaddr: tuple[Any, ...]) -> Any:
+    kind = address.IPv4Address if len(sockaddr) == 2 and ":" not in sockaddr[0] else address.IPv6Address
+    return kind("TCP", *sockaddr)

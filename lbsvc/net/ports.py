@@ -1,0 +1,257 @@
+"""Listening ports that accept lean: a bounded number of connections in a turn, each with as little as Twisted's terms allow.
+
+Who calls it: `net/reactor.py` for listenTCP and adopted ports; `net/listener.py` pauses and resumes them.
+
+Promises
+- A factory with a method `buildLean(sockaddr: tuple) -> Protocol | None` is asked by that instead of buildProtocol, so that no
+  address object is made for each connection (getPeer and getHost make them when asked). `sockaddr` is what accept(2) gave:
+  (host, port) or (host, port, flow, scope); ("", 0) or (path, 0) on a unix socket. None: the connection is closed at once.
+- Accepted sockets are non-blocking and have TCP_NODELAY (inherited from the listening socket, which costs them nothing).
+- One turn accepts at most `numberAccepts` connections, which adapts as Twisted's does but never above MOST_ACCEPTS.
+- `pauseAccepting()` and `resumeAccepting()` may be called at any time, also from within buildLean and connectionMade; after
+  the first no further connection is taken, not even in the same turn.
+- Running out of descriptors is handled as Twisted does (its reserved descriptor), as are all other errors of accept(2).
+- Adopted sockets are never shut down, only closed: other processes may share them.
+- An exception in the factory or in connectionMade is logged; the next connection is accepted all the same.
+
+Syscalls for a connection: accept4, getsockname (inside Python's socket()), ioctl(FIONBIO), epoll_ctl.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+from twisted.internet import address, tcp, unix
+from twisted.internet.interfaces import IProtocol
+from twisted.python import log
+from twisted.python.failure import Failure
+from typing_extensions import override
+
+from lbsvc.net.transports import FastConnection
+
+MOST_ACCEPTS = 128
+
+
+class FastServer(FastConnection, tcp.Server):
+    """An accepted connection; it reads only once its maker has called `_begin_reading`."""
+
+    _base = FastConnection
+    client: Any
+    server: Any
+
+    @override
+    def __init__(
+        self,
+        sock: socket.socket,
+        protocol: IProtocol,
+        client: tuple[Any, ...],
+        server: Any,
+        sessionno: int,
+        reactor: Any,
+    ) -> None:
+        # What tcp.Server's constructor does, but names for logs and repr are made when asked for.
+        self.reactor = reactor
+        self._tempDataBuffer = []
+        self._tempDataLen = 0
+        self.dataBuffer = b""
+        self.offset = 0
+        self.TLS = False
+        sock.setblocking(False)
+        self.socket = sock
+        self.fileno = sock.fileno
+        self._send = sock.send
+        self._recv = sock.recv
+        self.protocol = protocol
+        self.client = client
+        self.server = server
+        self.sessionno = sessionno
+        self.connected = 1
+        self._direct = True
+        self._read_later = True
+        if server is None:
+            self._shouldShutdown = True  # adopted: whoever gave the descriptor still has its own copy
+
+    @classmethod
+    def _fromConnectedSocket(cls, fileDescriptor: int, addressFamily: int, factory: Any, reactor: Any) -> Any:  # noqa: N803
+        self = super()._fromConnectedSocket(fileDescriptor, addressFamily, factory, reactor)
+        if self is not None:
+            if not self.disconnected:
+                self.setTcpNoDelay(True)
+            self._begin_reading()
+        return self
+
+    @property
+    def hostname(self) -> Any:  # type: ignore[override]
+        return self.client[0]
+
+    @property
+    def _addressType(self) -> Any:  # type: ignore[override]  # noqa: N802
+        return address.IPv4Address if len(self.client) == 2 else address.IPv6Address
+
+    @override
+    def getPeer(self) -> Any:
+        return self._addressType("TCP", *_with_scope(self.client))
+
+    @override
+    def logPrefix(self) -> str:
+        return self.logstr
+
+    @property
+    def logstr(self) -> str:  # type: ignore[override]
+        protocol = self.__dict__.get("protocol")
+        prefix = "-" if protocol is None else self._getLogPrefix(protocol)
+        return f"{prefix},{self.sessionno},{self.client[0]}"
+
+    @override
+    def __repr__(self) -> str:
+        if "repstr" in self.__dict__:
+            return self.repstr
+        protocol = self.__dict__.get("protocol")
+        name = "closed connection" if protocol is None else protocol.__class__.__name__
+        return f"<{name} #{self.sessionno} on {getattr(self.server, '_realPortNumber', None)}>"
+
+
+class FastUnixServer(FastServer):
+    """An accepted unix connection for our own factories (`buildLean`), which never pass descriptors."""
+
+    @override
+    def getHost(self) -> Any:
+        return address.UNIXAddress(self.socket.getsockname())
+
+    @override
+    def getPeer(self) -> Any:
+        return address.UNIXAddress(self.client[0] or None)
+
+    @override
+    def getTcpNoDelay(self) -> bool:
+        return False
+
+    @override
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """Unix sockets have no such option."""
+
+
+def _with_scope(sockaddr: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A socket address with the scope of a link-local IPv6 address as part of its host, as Twisted shows it."""
+    if len(sockaddr) == 4 and sockaddr[3]:
+        return tcp._getrealname(sockaddr)  # type: ignore[no-any-return]
+    return sockaddr
+
+
+class LeanPort(tcp.Port):
+    """A TCP port, IPv4 or IPv6; see the module docstring."""
+
+    transport = FastServer
+    _build: Any = None
+
+    @override
+    def startListening(self) -> None:
+        super().startListening()
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._build = getattr(self.factory, "buildLean", None)
+
+    def pauseAccepting(self) -> None:  # noqa: N802
+        """Leave new connections in the kernel's queue."""
+        self.stopReading()
+
+    def resumeAccepting(self) -> None:  # noqa: N802
+        """Accept again; does nothing on a port that is closing."""
+        if self.connected and not self.disconnecting:
+            self.startReading()
+
+    @override
+    def doRead(self) -> None:
+        accept: Any = self.socket._accept  # type: ignore[attr-defined]
+        limit = self.numberAccepts
+        watched = self.reactor.watches
+        taken = 0
+        while taken < limit:
+            try:
+                descriptor, sockaddr = accept()
+            except BlockingIOError:
+                break
+            except OSError:
+                self._accept_in_trouble(limit - taken)
+                break
+            taken += 1
+            self._take(descriptor, sockaddr)
+            if not watched(self):  # paused or closed by what was just called
+                return
+        # As the stock port: meet a burst with longer turns, but try accept(2) in vain as seldom as possible.
+        self.numberAccepts = min(limit + 20, MOST_ACCEPTS) if taken == limit else max(1, taken)
+
+    def _take(self, descriptor: int, sockaddr: Any) -> None:
+        """Make protocol and transport for an accepted descriptor, or close it."""
+        build = self._build
+        try:
+            protocol = self._protocol(sockaddr) if build is None else build(sockaddr)
+        except BaseException:
+            log.err(None, "Error in the factory of a listening port")
+            protocol = None
+        if protocol is None:
+            os.close(descriptor)
+            return
+        number = self.sessionno
+        self.sessionno = number + 1
+        skt = socket.socket(self.addressFamily, self.socketType, 0, descriptor)
+        transport = self.transport(skt, protocol, sockaddr, self, number, self.reactor)
+        try:
+            protocol.makeConnection(transport)
+        except BaseException:
+            log.err(None, "Error in connectionMade")
+            if build is not None:
+                transport.connectionLost(Failure())
+        transport._begin_reading()
+
+    def _protocol(self, sockaddr: tuple[Any, ...]) -> Any:
+        if len(sockaddr) == 4:
+            sockaddr = tcp._getrealname(sockaddr)
+        return self.factory.buildProtocol(self._buildAddr(sockaddr))  # type: ignore[union-attr]
+
+    def _accept_in_trouble(self, limit: int) -> None:
+        """accept(2) failed: go on with Twisted's own loop, which knows what to do about each error."""
+        try:
+            with tcp._BuffersLogs(self._logger.namespace, self._logger.observer) as logger:
+                for skt, sockaddr in tcp._accept(logger, range(limit), self.socket, tcp._reservedFD):
+                    self._take(skt.detach(), sockaddr)
+                    if not self.reactor.watches(self):
+                        break
+        except BaseException:
+            log.deferr()
+
+
+class LeanUnixPort(LeanPort, unix.Port):
+    """A unix port for factories with buildLean; all others get Twisted's, whose transports pass descriptors."""
+
+    transport = FastUnixServer  # type: ignore[assignment]
+
+    @override
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        unix.Port.__init__(self, *args, **kwargs)
+
+    @override
+    def startListening(self) -> None:
+        if self._preexistingSocket is not None:
+            self._shouldShutdown = False
+        unix.Port.startListening(self)
+        self._build = self.factory.buildLean  # type: ignore[union-attr]
+
+    @override
+    def _take(self, descriptor: int, sockaddr: Any) -> None:
+        super()._take(descriptor, (sockaddr or "", 0))
+
+    _fromListeningDescriptor = unix.Port.__dict__["_fromListeningDescriptor"]
+    __repr__ = unix.Port.__repr__
+    getHost = unix.Port.getHost  # noqa: N815
+    _buildAddr = unix.Port._buildAddr  # noqa: N815
+    connectionLost = unix.Port.connectionLost  # noqa: N815
+    _logConnectionLostMsg = unix.Port._logConnectionLostMsg  # noqa: N815
+
+
+def port_for(family: int, factory: Any) -> type[Any]:
+    """The class of listening port that serves `factory` best on sockets of this family."""
+    if family != socket.AF_UNIX:
+        return LeanPort
+    return LeanUnixPort if hasattr(factory, "buildLean") else unix.Port

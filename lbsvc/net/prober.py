@@ -1,0 +1,217 @@
+"""Active health checks: each backend is asked again and again whether it lives, and believed after `rise` or `fall`.
+
+Promises: the first check begins at once, the others an interval apart (start to start, jittered by 10 %, so that checks of
+many backends do not march in step); checks of one backend never overlap, those of different ones never wait for each
+other (features.md HC-9); nothing that a check, a backend or a listener to flips does stops the checking (HC-11). Results
+go to `Backend.checks`, `check_duration` and `last_check`; when the verdict flips, `Backend.health` is set, the pool
+refreshed, and `on_flip(backend, detail)` called, once for each flip, the first verdict included. After `stop` nothing is
+called and no socket is left. Time is the reactor's (monotonic); only `last_check` carries the wall clock's, for people.
+
+A check that could not be made for a reason of ours (no descriptors left) counts neither way.
+
+Called by the app through `HealthChecker`, which knows when everybody has been asked once.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from random import Random
+from typing import Final
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from typing_extensions import override
+
+from lbsvc.core.backend import Backend
+from lbsvc.core.books import BUCKETS
+from lbsvc.core.health import Verdict
+from lbsvc.core.policies import HealthCheckPolicy
+from lbsvc.core.pool import Pool
+from lbsvc.net.checks import Check, Dial, check_for
+
+#: An interval differs from the policy's by up to this share.
+JITTER: Final = 0.1
+
+#: Told of each flip of a backend's health, with the last check's result in words.
+OnFlip = Callable[[Backend, str], object]
+
+
+class Prober:
+    """The checks of one backend."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        policy: HealthCheckPolicy,
+        backend: Backend,
+        pool: Pool,
+        rng: Random,
+        on_flip: OnFlip,
+        dial: Dial,
+        wall: Callable[[], float],
+    ) -> None:
+        self.policy = policy
+        self.backend = backend
+        self.pool = pool
+        self.verdict = Verdict(policy)
+        #: Fires once, with None, when the first check is over.
+        self.first_verdict: Deferred[None] = Deferred()
+        self._reactor = reactor
+        self._rng = rng
+        self._on_flip = on_flip
+        self._dial = dial
+        self._wall = wall
+        self._check: Check | None = None
+        self._check_over: Deferred[None] | None = None
+        self._began = 0.0
+        self._is_first = True
+        self._loop = LoopingCall(self._tick)
+        self._loop.clock = reactor
+
+    def start(self) -> None:
+        """Check now, and from now on."""
+        self._loop.start(self.policy.interval)
+
+    def stop(self) -> None:
+        """No check, no result and no flip from here on; a check under way is given up."""
+        if self._loop.running:
+            self._loop.stop()
+        check, self._check = self._check, None
+        if check is not None:
+            check.cancel()
+            self._tick_is_over()
+
+    def _tick(self) -> Deferred[None]:
+        """Begin one check; LoopingCall waits for its end, so that checks never overlap."""
+        # The law of LoopingCall is: the next multiple of `interval` since `starttime`. Setting both anew with each
+        # check makes the intervals a random walk; on a fixed grid all backends would keep step for ever.
+        self._began = self._reactor.seconds()
+        self._loop.starttime = self._began
+        self._loop.interval = self.policy.interval * (1 - JITTER + 2 * JITTER * self._rng.random())
+        over: Deferred[None] = Deferred()
+        self._check_over = over
+        check = check_for(self._reactor, self.policy, self.backend, self._ended)
+        self._check = check
+        try:
+            check.begin(self._dial)
+        except Exception:
+            self.log.failure("a health check of {backend} could not be made", backend=self.backend)
+            if self._check is check:
+                check.cancel()
+                # Better seen to be down than unknown, and tried, for ever.
+                self._ended(False, "the check could not be made")
+        return over
+
+    def _ended(self, ok: bool | None, detail: str) -> None:
+        self._check = None
+        try:
+            if ok is not None:
+                self._learn(ok, detail)
+        except Exception:
+            self.log.failure("what follows from a health check of {backend} failed", backend=self.backend)
+        self._tick_is_over()
+        if self._is_first and self._loop.running:
+            self._is_first = False
+            self.first_verdict.callback(None)
+
+    def _tick_is_over(self) -> None:
+        over, self._check_over = self._check_over, None
+        if over is not None:
+            over.callback(None)
+
+    def _learn(self, ok: bool, detail: str) -> None:
+        """Write the result down, and act on it if it turns the verdict."""
+        backend = self.backend
+        seconds = self._reactor.seconds() - self._began
+        backend.checks["success" if ok else "failure"] += 1
+        backend.check_duration.counts[bisect_left(BUCKETS, seconds)] += 1
+        backend.check_duration.total += seconds
+        backend.last_check = (ok, self._wall(), detail)
+        flip = self.verdict.observe(ok)
+        if flip is not None:
+            backend.health = flip
+            try:
+                self._on_flip(backend, detail)
+            finally:
+                self.pool.refresh()  # last, so that "backend down" is told before "pool empty"
+
+    def __repr__(self) -> str:
+        return f"<Prober of {self.backend!r}, {self.verdict!r}>"
+
+
+class HealthChecker(Service):
+    """All probers: one for each backend that is checked. They run while the service does."""
+
+    name = "health checks"
+
+    def __init__(
+        self, reactor: IReactorTime, rng: Random, on_flip: OnFlip, dial: Dial, wall: Callable[[], float]
+    ) -> None:
+        #: Fires once: everybody who was there at the start has a verdict, or its first timeout is over.
+        self.first_round: Deferred[None] = Deferred()
+        self._reactor = reactor
+        self._rng = rng
+        self._on_flip = on_flip
+        self._dial = dial
+        self._wall = wall
+        self._probers: dict[Backend, Prober] = {}
+        self._awaited: set[Prober] | None = None  # None: not started yet, or the round is over
+        self._had_round = False
+
+    def add(self, pool: Pool, backend: Backend, policy: HealthCheckPolicy) -> None:
+        """Check this backend from now on (or from the start of the service)."""
+        if backend in self._probers:
+            raise ValueError(f"{backend!r} is checked already")
+        prober = Prober(self._reactor, policy, backend, pool, self._rng, self._on_flip, self._dial, self._wall)
+        self._probers[backend] = prober
+        if self.running:
+            prober.start()
+
+    def remove(self, backend: Backend) -> None:
+        """Do not check it any more; nobody waits for it. Unknown ones are left in peace."""
+        prober = self._probers.pop(backend, None)
+        if prober is not None:
+            prober.stop()
+            self._arrived(prober)
+
+    @override
+    def startService(self) -> None:
+        super().startService()
+        probers = list(self._probers.values())
+        if not self._had_round:
+            self._had_round = True
+            self._awaited = set(probers)
+            for prober in probers:
+                prober.first_verdict.addCallback(self._heard, prober)
+        for prober in probers:
+            prober.start()
+        self._look_round()
+
+    @override
+    def stopService(self) -> None:
+        super().stopService()
+        self._awaited = None
+        for prober in self._probers.values():
+            prober.stop()
+
+    def _heard(self, _: None, prober: Prober) -> None:
+        self._arrived(prober)
+
+    def _arrived(self, prober: Prober) -> None:
+        if self._awaited is not None:
+            self._awaited.discard(prober)
+            self._look_round()
+
+    def _look_round(self) -> None:
+        if self._awaited is not None and not self._awaited:
+            self._awaited = None
+            self.first_round.callback(None)
+
+    def __repr__(self) -> str:
+        return f"<HealthChecker of {len(self._probers)} backends>"

@@ -1,0 +1,338 @@
+"""Metrics: the plain counters of the roads, pools and backends as Prometheus families, when somebody asks.
+
+Promises: names, types and labels are those of contract.md; known label sets are there from the start, at zero; series
+of what was removed go with it; no label value comes from a client (methods that are not known are `other`).
+Collecting changes nothing and costs nothing between scrapes.
+
+`LbsvcCollector` is an ordinary prometheus_client collector; `parts` gives the same in pieces of some `PART` samples,
+so that admin/metricspage.py can let the reactor go on in between: a thousand backends are 60,000 lines. What the app
+must provide is `View`. Durations are seconds. Each histogram is copied at one moment; different series of one page
+may be some turns apart.
+"""
+
+from __future__ import annotations
+
+import platform
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import twisted
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    UnknownMetricFamily,
+)
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from typing_extensions import override
+
+import lbsvc
+from lbsvc.core.backend import Backend
+from lbsvc.core.books import BUCKETS, METHODS, Histogram, ListenerBooks, RouteBooks
+from lbsvc.core.pool import Pool
+from lbsvc.errors import REASONS
+
+#: Samples in a part: half a millisecond or two of work.
+PART: Final = 500
+
+#: What a backend may be, each a 0/1 series; exactly one of them is 1. What people set hides what was found.
+STATES: Final = ("up", "down", "drain", "maint", "ejected", "unknown", "flapping")
+
+_CODES: Final = ("1xx", "2xx", "3xx", "4xx", "5xx")
+_METHOD_LABELS: Final = {method: method.decode() for method in METHODS}
+_BOUNDS: Final = tuple(floatToGoString(bound) for bound in (*BUCKETS, float("inf")))
+
+
+class View(Protocol):
+    """What the app shows to the collector; read afresh at each scrape."""
+
+    @property
+    def listeners(self) -> Iterable[ListenerBooks]: ...
+
+    @property
+    def pools(self) -> Iterable[Pool]: ...
+
+    @property
+    def roads(self) -> Mapping[str, Collection[str]]:
+        """Pool name -> protocols ("http", "tcp") of the listeners that send to it; a pool left out may be either."""
+
+    @property
+    def log_dropped(self) -> Mapping[str, int]: ...
+
+    @property
+    def reloads(self) -> Mapping[str, int]:
+        """{"success": n, "failure": n}"""
+
+    @property
+    def last_reload_ok(self) -> bool: ...
+
+    @property
+    def generation(self) -> int: ...
+
+
+Value = float | Histogram
+Row = tuple[tuple[str, ...], Value]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One metric: how it is called, and where its numbers are."""
+
+    kind: str  # counter | gauge | histogram
+    name: str  # as samples are called; of a histogram, without _bucket
+    help: str
+    labels: tuple[str, ...]
+    rows: Callable[[View], Iterable[Row]]
+
+    def family(self, openmetrics: bool) -> Metric:
+        if self.kind == "histogram":
+            return HistogramMetricFamily(self.name, self.help, labels=self.labels)
+        if self.kind == "gauge":
+            return GaugeMetricFamily(self.name, self.help, labels=self.labels)
+        if openmetrics and self.name.removesuffix("_total") in _GAUGES:
+            # OpenMetrics takes _total off a counter's family name, and forbids two families of one name: this
+            # counter and the gauge beside it. As `unknown` the sample keeps the name that was promised.
+            return UnknownMetricFamily(self.name, self.help, labels=self.labels)
+        return CounterMetricFamily(self.name, self.help, labels=self.labels)
+
+
+class LbsvcCollector(Collector):
+    """Everything there is to measure, read from `view`."""
+
+    def __init__(self, view: View, lag: Histogram) -> None:
+        self._view = view
+        self._series = (*SERIES, Series("histogram", *_LAG, (), lambda _: [((), lag)]))
+        self._process = ProcessCollector(registry=None)
+
+    @override
+    def collect(self) -> Iterator[Metric]:
+        whole: Metric | None = None
+        for part in self.parts():
+            if whole is not None and part.name == whole.name and part.type == whole.type:
+                whole.samples.extend(part.samples)
+                continue
+            if whole is not None:
+                yield whole
+            whole = part
+        if whole is not None:
+            yield whole
+
+    def parts(self, openmetrics: bool = False) -> Iterator[Metric]:
+        """Families in pieces: parts of one family follow each other."""
+        for series in self._series:
+            family = series.family(openmetrics)
+            for labels, value in series.rows(self._view):
+                if isinstance(value, Histogram):
+                    _add_histogram(family, labels, value)
+                else:
+                    family.add_metric(labels, value)  # type: ignore[attr-defined]
+                if len(family.samples) >= PART:
+                    yield family
+                    family = series.family(openmetrics)
+            yield family
+        yield from self._process.collect()
+
+
+def _add_histogram(family: Metric, labels: tuple[str, ...], histogram: Histogram) -> None:
+    total = 0
+    cumulative = []
+    for bound, count in zip(_BOUNDS, histogram.counts, strict=True):
+        total += count
+        cumulative.append((bound, total))
+    assert isinstance(family, HistogramMetricFamily)
+    family.add_metric(labels, cumulative, histogram.total)
+
+
+class ReactorLag:
+    """How late the reactor calls what is due: a timer that compares the moment it asked for with the one it got."""
+
+    def __init__(self, clock: IReactorTime, interval: float = 0.5) -> None:
+        self.histogram = Histogram()
+        self._clock = clock
+        self._interval = interval
+        self._due = 0.0
+        self._call: IDelayedCall | None = None
+
+    def start(self) -> None:
+        self._due = self._clock.seconds() + self._interval
+        self._call = self._clock.callLater(self._interval, self._tick)
+
+    def stop(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _tick(self) -> None:
+        late = max(0.0, self._clock.seconds() - self._due)
+        self.histogram.counts[bisect_left(BUCKETS, late)] += 1
+        self.histogram.total += late
+        self.start()
+
+
+# Where the numbers are. One function for each set of labels, one line for each metric.
+
+
+def _build(view: View) -> Iterator[Row]:
+    yield (lbsvc.__version__, platform.python_version(), twisted.__version__), 1
+
+
+def _by_listener(number: Callable[[ListenerBooks], float], protocol: str = "") -> Callable[[View], Iterator[Row]]:
+    def rows(view: View) -> Iterator[Row]:
+        for books in tuple(view.listeners):
+            if protocol in ("", books.protocol):
+                yield (books.name,), number(books)
+
+    return rows
+
+
+def _rejected(view: View) -> Iterator[Row]:
+    for books in tuple(view.listeners):
+        for reason, count in tuple(books.rejected.items()):
+            yield (books.name, reason), count
+
+
+def _bytes(view: View) -> Iterator[Row]:
+    for books in tuple(view.listeners):
+        yield (books.name, "in"), books.bytes_in
+        yield (books.name, "out"), books.bytes_out
+
+
+def _terminations(view: View) -> Iterator[Row]:
+    for books in tuple(view.listeners):
+        for reason in REASONS:
+            yield (books.name, reason), books.terminations.get(reason, 0)
+
+
+def _routes(view: View) -> Iterator[tuple[ListenerBooks, RouteBooks]]:
+    for listener in tuple(view.listeners):
+        if listener.protocol == "http":
+            for books in tuple(listener.routes.values()):
+                yield listener, books
+
+
+def _requests(view: View) -> Iterator[Row]:
+    for listener, books in _routes(view):
+        counts: dict[tuple[str, int], int] = {}
+        for (method, status), count in tuple(books.requests.items()):
+            # Two unknown methods are one series; a request that got no answer counts as 499.
+            key = _METHOD_LABELS.get(method, "other"), status or 499
+            counts[key] = counts.get(key, 0) + count
+        for (label, code), count in counts.items():
+            yield (listener.name, books.route, books.pool, label, str(code)), count
+
+
+def _request_durations(view: View) -> Iterator[Row]:
+    for listener, books in _routes(view):
+        yield (listener.name, books.route, books.pool), books.duration
+
+
+def _by_pool(number: Callable[[Pool], float]) -> Callable[[View], Iterator[Row]]:
+    return lambda view: (((pool.name,), number(pool)) for pool in tuple(view.pools))
+
+
+def _backends(view: View) -> Iterator[Backend]:
+    for pool in tuple(view.pools):
+        yield from pool.backends
+
+
+def _by_backend(value: Callable[[Backend], Value | None]) -> Callable[[View], Iterator[Row]]:
+    def rows(view: View) -> Iterator[Row]:
+        for backend in _backends(view):
+            found = value(backend)
+            if found is not None:
+                yield (backend.pool, backend.name), found
+
+    return rows
+
+
+def _backend_requests(view: View) -> Iterator[Row]:
+    roads = view.roads
+    for pool in tuple(view.pools):
+        protocols = roads.get(pool.name, ("http", "tcp"))
+        for backend in pool.backends:
+            if "http" in protocols:
+                for number, code in enumerate(_CODES, 1):
+                    yield (pool.name, backend.name, code), backend.requests[number]
+            if "tcp" in protocols:
+                yield (pool.name, backend.name, "ok"), backend.tcp_ok
+                yield (pool.name, backend.name, "error"), backend.tcp_error
+
+
+def _by_backend_and(counts: Callable[[Backend], Mapping[str, float]]) -> Callable[[View], Iterator[Row]]:
+    def rows(view: View) -> Iterator[Row]:
+        for backend in _backends(view):
+            for word, count in counts(backend).items():
+                yield (backend.pool, backend.name, word), count
+
+    return rows
+
+
+def _states(backend: Backend) -> Mapping[str, float]:
+    state = backend.health if backend.state == "ready" else backend.state
+    return {word: float(word == state) for word in STATES}
+
+
+_BACKEND: Final = ("pool", "backend")
+_ROUTE: Final = ("listener", "route", "pool")
+_LAG: Final = ("lbsvc_reactor_lag_seconds", "How late the reactor called what was due, sampled twice a second.")
+
+#: Every metric that the features so far feed, in the order of the page.
+SERIES: Final = (
+    Series("gauge", "lbsvc_build_info", "What is running.", ("version", "python", "twisted"), _build),
+    Series("gauge", "lbsvc_config_info", "The configuration in force.", ("generation",),
+           lambda view: [((str(view.generation),), 1)]),
+    Series("counter", "lbsvc_config_reloads_total", "Reloads of the configuration.", ("result",),
+           lambda view: [((result,), view.reloads.get(result, 0)) for result in ("success", "failure")]),
+    Series("gauge", "lbsvc_config_last_reload_successful", "Whether the last reload was applied; 1 before any.", (),
+           lambda view: [((), float(view.last_reload_ok))]),
+    Series("gauge", "lbsvc_listener_connections", "Client connections that are open.", ("listener",),
+           _by_listener(lambda books: books.open)),
+    Series("counter", "lbsvc_listener_connections_total", "Client connections that were accepted.", ("listener",),
+           _by_listener(lambda books: books.accepted)),
+    Series("counter", "lbsvc_listener_rejected_total", "Connections and requests that were turned away.",
+           ("listener", "reason"), _rejected),
+    Series("counter", "lbsvc_http_requests_total", "Requests, by what the client was answered (499: nothing).",
+           (*_ROUTE, "method", "code"), _requests),
+    Series("histogram", "lbsvc_http_request_duration_seconds", "From a request's first byte to the end of its answer.",
+           _ROUTE, _request_durations),
+    Series("gauge", "lbsvc_http_requests_in_flight", "Requests that are being answered.", ("listener",),
+           _by_listener(lambda books: books.in_flight, "http")),
+    Series("counter", "lbsvc_bytes_total", "Bytes from (in) and to (out) clients, heads included.",
+           ("listener", "direction"), _bytes),
+    Series("counter", "lbsvc_backend_requests_total", "Requests (connections, for tcp) to a backend, by its answer.",
+           (*_BACKEND, "code"), _backend_requests),
+    Series("histogram", "lbsvc_backend_request_duration_seconds", "How long a backend took to answer.", _BACKEND,
+           _by_backend(lambda backend: backend.duration)),
+    Series("gauge", "lbsvc_backend_active", "Requests (connections, for tcp) at a backend now.", _BACKEND,
+           _by_backend(lambda backend: backend.active)),
+    Series("gauge", "lbsvc_backend_connections", "Open connections to a backend, idle ones included.", _BACKEND,
+           _by_backend(lambda backend: backend.connections)),
+    Series("gauge", "lbsvc_backend_weight", "A backend's weight in its pool.", _BACKEND,
+           _by_backend(lambda backend: backend.weight)),
+    Series("gauge", "lbsvc_backend_latency_ewma_seconds", "Moving average of a backend's latency, once it has one.",
+           _BACKEND, _by_backend(lambda backend: backend.latency)),
+    Series("counter", "lbsvc_backend_failures_total", "Failed uses of a backend.", (*_BACKEND, "reason"),
+           _by_backend_and(lambda backend: backend.failures)),
+    Series("gauge", "lbsvc_backend_state", "1 for the state that a backend is in.", (*_BACKEND, "state"),
+           _by_backend_and(_states)),
+    Series("counter", "lbsvc_health_checks_total", "Health checks.", (*_BACKEND, "result"),
+           _by_backend_and(lambda backend: backend.checks)),
+    Series("histogram", "lbsvc_health_check_duration_seconds", "How long health checks took.", _BACKEND,
+           _by_backend(lambda backend: backend.check_duration)),
+    Series("counter", "lbsvc_retries_total", "Requests that were tried again.", ("pool",),
+           _by_pool(lambda pool: pool.retries)),
+    Series("counter", "lbsvc_retry_budget_exhausted_total", "Tries that the retry budget did not allow.", ("pool",),
+           _by_pool(lambda pool: pool.budget_exhausted)),
+    Series("counter", "lbsvc_terminations_total", "How requests (connections, for tcp) ended.", ("listener", "reason"),
+           _terminations),
+    Series("counter", "lbsvc_log_dropped_total", "Log lines that could not be written.", ("log",),
+           lambda view: [((log,), count) for log, count in view.log_dropped.items()]),
+)  # fmt: skip
+
+_GAUGES: Final = frozenset(series.name for series in SERIES if series.kind == "gauge")

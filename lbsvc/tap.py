@@ -1,0 +1,101 @@
+"""The command line of `twist loadbalancer`: options, the configuration they name, the reactor; nothing else.
+
+Promises: a wrong configuration ends with exit code 78 and what the system refuses with 71, each mistake on one line of
+standard error, without traceback or usage text; wrong usage with 64 (twist does that). Our own reactor is installed if none
+is there yet: twist installs its default only after these options have been parsed, and `twist --reactor NAME` before.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, NoReturn
+
+from twisted.application.service import IService
+from twisted.python.usage import Options as UsageOptions, UsageError
+from typing_extensions import override
+
+from lbsvc import __version__
+from lbsvc.config.loader import Loaded, from_options, load_file
+from lbsvc.errors import ConfigErrors, SystemRefusal
+
+EX_OSERR = 71
+EX_CONFIG = 78
+
+
+class Options(UsageOptions):
+    """Options of `twist loadbalancer`."""
+
+    synopsis = "[--config FILE [--check] | --listen ADDRESS --backends URL,... [--algorithm NAME]]"
+    longdesc = "A load balancer for TCP and HTTP. See the README and etc/lb.yaml."
+
+    optParameters = [  # noqa: N815 - Twisted's name
+        ["config", "c", None, "configuration file (YAML)"],
+        ["listen", "l", None, "without a file: address to listen on, such as :8080"],
+        ["backends", "b", None, "without a file: comma-separated backends, such as http://127.0.0.1:8001"],
+        ["algorithm", "a", None, "without a file: round_robin, least_connections, random, or a usual short name"],
+    ]
+    optFlags = [  # noqa: N815 - Twisted's name
+        ["check", None, "check the configuration, say what is wrong with it, and exit"],
+    ]
+
+    loaded: Loaded
+
+    def opt_version(self) -> NoReturn:
+        """Print the version and exit."""
+        sys.stdout.write(f"lbsvc {__version__}\n")
+        sys.exit(0)
+
+    @override
+    def postOptions(self) -> None:
+        file = self["config"]
+        given = [name for name in ("listen", "backends", "algorithm") if self[name] is not None]
+        if file is not None and given:
+            raise UsageError(f"--config and --{given[0]} exclude each other")
+        if file is None and not given:
+            raise UsageError("give --config FILE, or --listen and --backends")
+        if file is None and (self["listen"] is None or self["backends"] is None):
+            raise UsageError("without --config, both --listen and --backends are needed")
+        try:
+            if file is not None:
+                self.loaded = load_file(file, os.environ)
+            else:
+                self.loaded = from_options(self["listen"], self["backends"], self["algorithm"], os.environ)
+        except ConfigErrors as errors:
+            fail(EX_CONFIG, errors)
+        if self["check"]:
+            for note in self.loaded.notes:
+                sys.stderr.write(f"{note}\n")
+            sys.stdout.write(f"{file or 'command line'}: ok\n")
+            sys.stdout.flush()
+            sys.exit(0)
+        install_reactor()
+
+
+def install_reactor() -> None:
+    """Ours, if none has been chosen and the platform has epoll."""
+    if "twisted.internet.reactor" in sys.modules:
+        return
+    try:
+        from lbsvc.net.reactor import install
+    except ImportError:
+        return  # no epoll here: Twisted's default works as well, only slower
+    install()
+
+
+def fail(code: int, errors: ConfigErrors | SystemRefusal) -> NoReturn:
+    """Every mistake on a line of its own."""
+    sys.stderr.write("".join(f"{mistake}\n" for mistake in errors.mistakes))
+    sys.stderr.flush()
+    sys.exit(code)
+
+
+def makeService(options: Options) -> IService:  # noqa: N802 - the name that twist asks for
+    """The service, ready to be started."""
+    from twisted.internet import reactor
+
+    from lbsvc.app import Balancer
+
+    source = options["config"] or "command line"
+    balancer: Any = Balancer(options.loaded, source, reactor, os.environ, refuse=lambda errors: fail(EX_OSERR, errors))
+    return balancer  # type: ignore[no-any-return]

@@ -1,0 +1,1 @@
+"""All tests; run by trial from the root of the checkout."""

@@ -1,0 +1,130 @@
+"""The page of metrics: which format, in slices, stopped when nobody waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import generate_latest
+from twisted.internet.task import Clock
+from twisted.trial.unittest import TestCase
+
+from lbsvc.admin.metricspage import Rendering, encoded, negotiate
+from lbsvc.core.books import Histogram
+from lbsvc.observe.metrics import LbsvcCollector
+from tests.observe.sample_view import crowded, realistic
+
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+TEXT_1 = "text/plain; version=1.0.0; charset=utf-8; escaping="
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping="
+
+
+class NegotiationTests(TestCase):
+    def check(self, accept: str, expected: str) -> None:
+        self.assertEqual(negotiate(accept)[1], expected)
+
+    def test_prometheus(self) -> None:
+        """What Prometheus 3, Prometheus 2, a browser and curl ask for, and get."""
+        self.check(
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+            "application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,"
+            "text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+            OPENMETRICS + "allow-utf-8",
+        )
+        self.check("text/plain;version=0.0.4;q=1,*/*;q=0.1", TEXT)
+        self.check("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", TEXT)
+        self.check("*/*", TEXT)
+        self.check("", TEXT)
+
+    def test_versions(self) -> None:
+        """The versions that we make, when asked for; others are passed over, not promised."""
+        self.check("text/plain; version=1.0.0", TEXT_1 + "underscores")
+        self.check("application/openmetrics-text; version=9.9.9", TEXT)
+        self.check("application/openmetrics-text; version=bad, text/plain; version=x.y", TEXT)
+        self.check("application/openmetrics-text; version=0.0.1; q=1, text/plain; version=1.0.0; q=0.1",
+                   TEXT_1 + "underscores")  # fmt: skip
+
+    def test_quality(self) -> None:
+        """The better wished for wins over the first named; q=0 and nonsense are no."""
+        self.check("text/plain;version=0.0.4;q=0.5,application/openmetrics-text;version=1.0.0;q=0.9",
+                   OPENMETRICS + "underscores")  # fmt: skip
+        self.check("application/openmetrics-text;version=1.0.0;q=0", TEXT)
+        self.check("application/openmetrics-text;version=1.0.0;q=much", TEXT)
+
+    @given(st.text("abe/*;,=qtx .0129-\u00e9version", max_size=60))
+    def test_any_accept(self, accept: str) -> None:
+        """Any Accept gives a format, never an exception."""
+        encoder, content_type = negotiate(accept)
+        self.assertTrue(content_type.isascii() and content_type.isprintable())
+
+
+class SliceTests(TestCase):
+    def test_the_same_page(self) -> None:
+        """In slices or at once, the page is the same."""
+        for view in (realistic(), crowded(150)):
+            collector = LbsvcCollector(view, Histogram())
+            slices = list(encoded(collector, generate_latest, False))
+            whole = generate_latest(collector)
+
+            def ours(page: bytes) -> list[bytes]:
+                return [line for line in page.splitlines() if b"process_" not in line]
+
+            self.assertEqual(ours(b"".join(slices)), ours(whole))
+        self.assertGreater(len(slices), 10)
+        self.assertLess(max(piece.count(b"\n") for piece in slices), 1200)
+
+    def test_openmetrics_ends_once(self) -> None:
+        """The end mark of OpenMetrics stands at the end, and only there."""
+        encoder, _ = negotiate("application/openmetrics-text;version=1.0.0")
+        page = b"".join(encoded(LbsvcCollector(crowded(150), Histogram()), encoder, True))
+        self.assertEqual(page.count(b"# EOF"), 1)
+        self.assertTrue(page.endswith(b"# EOF\n"))
+
+
+class RenderingTests(TestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.done: list[bytes] = []
+        self.failed = 0
+
+    def rendering(self, slices: Iterator[bytes]) -> Rendering:
+        def fail() -> None:
+            self.failed += 1
+
+        return Rendering(self.clock, slices, self.done.append, fail)
+
+    def test_a_slice_a_turn(self) -> None:
+        """Each turn of the reactor makes one slice; the page is handed over whole."""
+        made: list[int] = []
+
+        def slices() -> Iterator[bytes]:
+            for number in range(3):
+                made.append(number)
+                yield b"%d" % number
+
+        self.rendering(slices()).go_on()
+        for turn in range(1, 4):
+            self.assertEqual((len(made), self.done), (turn, []))
+            self.clock.advance(0)
+        self.assertEqual(self.done, [b"012"])
+
+    def test_stopped(self) -> None:
+        """A scraper that goes away costs no further slice."""
+        rendering = self.rendering(iter([b"1", b"2"]))
+        rendering.go_on()
+        rendering.stop()
+        self.clock.advance(0)
+        self.assertEqual((self.done, self.clock.getDelayedCalls()), ([], []))
+
+    def test_failure(self) -> None:
+        """A mistake of ours is logged and told, not left hanging."""
+
+        def slices() -> Iterator[bytes]:
+            yield b"1"
+            raise KeyError("x")
+
+        self.rendering(slices()).go_on()
+        self.clock.advance(0)
+        self.assertEqual((self.failed, self.done), (1, []))
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)

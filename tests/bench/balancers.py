@@ -1,0 +1,105 @@
+"""The balancers that compare.py measures: a configuration for the same work, and the command.
+
+One process, one thread, connections to backends kept, TCP or HTTP checks as each does them by default.
+Layers: "l4" forwards bytes, "http" speaks HTTP/1.1 and adds X-Forwarded-For.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where configurations are written, and the ports of the backends."""
+
+    folder: Path
+    backends: tuple[int, ...]
+
+    def write(self, name: str, text: str) -> str:
+        (self.folder / name).write_text(text)
+        return str(self.folder / name)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def haproxy(site: Site, layer: str, port: int) -> list[str]:
+    extra = "" if layer == "l4" else " http-reuse always\n option forwardfor\n"
+    servers = "".join(f" server s{at} 127.0.0.1:{to} check inter 5s\n" for at, to in enumerate(site.backends))
+    conf = site.write(
+        "haproxy.cfg",
+        "global\n nbthread 1\n maxconn 8000\n"
+        f"defaults\n mode {'tcp' if layer == 'l4' else 'http'}\n"
+        " timeout connect 5s\n timeout client 300s\n timeout server 300s\n"
+        f"frontend f\n bind 127.0.0.1:{port} backlog 4096\n default_backend b\nbackend b\n{extra}{servers}",
+    )
+    return ["haproxy", "-db", "-f", conf]
+
+
+def nginx(site: Site, layer: str, port: int) -> list[str]:
+    servers = "".join(f"server 127.0.0.1:{to};" for to in site.backends)
+    listen = f"listen 127.0.0.1:{port} backlog=4096;"
+    if layer == "l4":
+        module = "/usr/lib/nginx/modules/ngx_stream_module.so"
+        load = f"load_module {module};\n" if Path(module).exists() else ""
+        body = f"stream {{ upstream u {{ {servers} }} server {{ {listen} proxy_pass u; }} }}"
+    else:
+        load = ""
+        body = (
+            "http { access_log off; keepalive_requests 100000000; keepalive_timeout 300s;\n"
+            f" upstream u {{ {servers} keepalive 256; keepalive_requests 100000000; }}\n"
+            f" server {{ {listen} location / {{ proxy_pass http://u; proxy_http_version 1.1;\n"
+            '  proxy_set_header Connection ""; proxy_set_header Host $host;\n'
+            "  proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; } } }"
+        )
+    conf = site.write(
+        "nginx.conf",
+        f"{load}worker_processes 1; pid nginx.pid; error_log nginx.err;\n"
+        f"events {{ worker_connections 8192; }}\n{body}\n",
+    )
+    return ["nginx", "-p", str(site.folder), "-c", conf, "-g", "daemon off;"]
+
+
+def caddy(site: Site, layer: str, port: int) -> list[str]:
+    to = " ".join(f"127.0.0.1:{each}" for each in site.backends)
+    conf = site.write(
+        "Caddyfile",
+        "{\n admin off\n auto_https off\n}\n"
+        f"http://127.0.0.1:{port} {{\n reverse_proxy {to} {{\n"
+        "  transport http {\n   keepalive_idle_conns_per_host 256\n  }\n }\n}\n",
+    )
+    return ["caddy", "run", "--adapter", "caddyfile", "--config", conf]
+
+
+def lbsvc(site: Site, layer: str, port: int, log: str = "access_log: off\n") -> list[str]:
+    conf = site.write(
+        "lb.yaml",
+        "listeners:\n  main:\n"
+        f"    bind: 127.0.0.1:{port}\n    protocol: {'tcp' if layer == 'l4' else 'http'}\n"
+        "    max_connections: 20000\n    pool: b\n"
+        f"pools:\n  b:\n    backends: [{', '.join(f'127.0.0.1:{to}' for to in site.backends)}]\n"
+        "    health_check: {type: tcp, interval: 5s}\n"
+        f"admin:\n  bind: 127.0.0.1:{free_port()}\n{log}",
+    )
+    return [sys.executable, "-m", "twisted", "--log-level", "warn", "loadbalancer", "--config", conf]
+
+
+def lbsvc_with_log(site: Site, layer: str, port: int) -> list[str]:
+    return lbsvc(site, layer, port, "access_log: {path: access.log}\n")
+
+
+BALANCERS: dict[str, Callable[[Site, str, int], list[str]]] = {
+    "haproxy": haproxy,
+    "nginx": nginx,
+    "caddy": caddy,
+    "lbsvc": lbsvc,
+    "lbsvc+log": lbsvc_with_log,
+}

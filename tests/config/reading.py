@@ -1,0 +1,65 @@
+"""Reading a text for a test: what comes out, or the mistakes as they are printed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lbsvc.config.loader import Loaded, load_text
+from lbsvc.config.schema import ListenerSettings, PoolSettings, Settings
+from lbsvc.errors import ConfigErrors
+
+FILE = "etc/lb.yaml"
+
+#: The least that is a configuration; a test puts its own keys below.
+LISTENER = "listeners:\n  web:\n    bind: :8080\n    pool: p\n"
+POOL = "pools:\n  p:\n    backends: [10.0.0.1:80]\n"
+
+
+def load(text: str | bytes, env: Mapping[str, str] | None = None) -> Loaded:
+    return load_text(text, FILE, {} if env is None else env)
+
+
+def settings(text: str | bytes, env: Mapping[str, str] | None = None) -> Settings:
+    return load(text, env).settings
+
+
+def mistakes(text: str | bytes, env: Mapping[str, str] | None = None) -> list[str]:
+    """The mistakes, each without the file's name in front; [] where the text is right."""
+    try:
+        load(text, env)
+    except ConfigErrors as error:
+        return [str(mistake).removeprefix(FILE + ":") for mistake in error.mistakes]
+    return []
+
+
+def listener(lines: str, env: Mapping[str, str] | None = None) -> ListenerSettings:
+    """The listener `web` with more keys."""
+    return settings(LISTENER + _indented(lines) + POOL, env).listeners["web"]
+
+
+def listener_mistakes(lines: str, env: Mapping[str, str] | None = None) -> list[str]:
+    """The mistakes in more keys for the listener; their first line is 5."""
+    return mistakes(LISTENER + _indented(lines) + POOL, env)
+
+
+def pool(lines: str, env: Mapping[str, str] | None = None) -> PoolSettings:
+    """The pool `p` with more keys."""
+    return settings(LISTENER + POOL + _indented(lines), env).pools["p"]
+
+
+def pool_mistakes(lines: str, env: Mapping[str, str] | None = None) -> list[str]:
+    """The mistakes in more keys for the pool; their first line is 8."""
+    return mistakes(LISTENER + POOL + _indented(lines), env)
+
+
+def top(lines: str) -> Settings:
+    return settings(LISTENER + POOL + lines + "\n")
+
+
+def top_mistakes(lines: str, env: Mapping[str, str] | None = None) -> list[str]:
+    """The mistakes in more top-level keys; their first line is 8."""
+    return mistakes(LISTENER + POOL + lines + "\n", env)
+
+
+def _indented(lines: str) -> str:
+    return "".join(f"    {line}\n" for line in lines.splitlines())

@@ -1,0 +1,297 @@
+"""Pools: backends, checks, retries, and what does not act yet."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import TestCase
+
+from lbsvc.config.schema import BackendSettings
+from lbsvc.core.algorithms import ACTING, ALGORITHMS, canonical_algorithm
+from lbsvc.core.policies import Backoff, HealthCheckPolicy, KeptConnections, RetryPolicy, UpstreamTimeouts
+from tests.config.reading import LISTENER, load, mistakes, pool, pool_mistakes, settings
+
+
+class PoolTests(TestCase):
+    def test_defaults(self) -> None:
+        """Backends are enough; the rest is as the reference says."""
+        found = pool("")
+        self.assertEqual((found.name, found.algorithm, found.resolve), ("p", "round_robin", 10))
+        self.assertEqual(found.health_check, HealthCheckPolicy(type="tcp"))
+        self.assertEqual(found.retry, RetryPolicy())
+        self.assertEqual((found.timeouts, found.connections), (UpstreamTimeouts(), KeptConnections()))
+
+    def test_every_key(self) -> None:
+        """All that acts, at other values."""
+        found = pool(
+            "algorithm: least-connections\nhash_key: client_ip\nresolve: null\n"
+            "timeouts: {connect: 1s, response: 2s, idle: 3s}\n"
+            "connections: {keep_alive: 0, idle_timeout: 4s, max_requests: 5, max_lifetime: 6s}\n"
+        )
+        self.assertEqual((found.algorithm, found.resolve), ("least_connections", None))
+        self.assertEqual(found.timeouts, UpstreamTimeouts(1, 2, 3))
+        self.assertEqual(found.connections, KeptConnections(0, 4, 5, 6))
+        self.assertEqual(pool("connections: {max_requests: null, max_lifetime: off}").connections, KeptConnections())
+
+    def test_off_values(self) -> None:
+        """What does not act yet is taken where it is off, and else refused."""
+        for key, off, on in (
+            ("passive_health", ("off", "false", "null"), ("{}", "true", "{failures: 5}")),
+            ("circuit_breaker", ("off", "false", "null"), ("{}", "{reset_timeout: 30s}")),
+            ("sticky", ("off", "false", "null"), ("cookie", "{}", "{type: ip}")),
+            (
+                "queue",
+                ("off", "false", "{size: 0}", "{size: 0, timeout: 5s}"),
+                ("{size: 1}", "{timeout: 5s}", "{}", "0"),
+            ),
+            ("flapping", ("off", "false"), ("{}", "{changes: 5}")),
+            ("slow_start", ("null", "off", "0", "0s"), ("30s", "true")),
+            ("protocol", ("http/1.1",), ("h2", "auto", "off")),
+            ("panic_threshold", ("0%", "off"), ("5%", "0.0")),
+            ("proxy_protocol", ("off", "false", "null"), ("v1", "v2", "true")),
+            ("tls", ("off", "false", "null"), ("{}", "{verify: true}", "true")),
+            ("hash_key", ("client_ip",), ("path", "header:X")),
+        ):
+            for value in off:
+                self.assertEqual(pool_mistakes(f"{key}: {value}"), [], (key, value))
+            for value in on:
+                self.assertEqual(pool_mistakes(f"{key}: {value}"), [f"8:5: pools.p.{key}: is not supported yet"], value)
+
+    def test_notes(self) -> None:
+        """What the reference has on but does not act yet is noted where it is left out, and only there."""
+        text = LISTENER + "pools:\n  p:\n    backends: [h:1]\n"
+        self.assertEqual(
+            load(text).notes[:2],
+            [
+                "etc/lb.yaml: pools.p.queue: not supported yet, off",
+                "etc/lb.yaml: pools.p.flapping: not supported yet, off",
+            ],
+        )
+        self.assertNotIn("pools", "".join(load(text + "    queue: off\n    flapping: off\n").notes))
+
+    def test_algorithms(self) -> None:
+        """Every spelling is one canonical name; what does not act yet and what is unknown are told apart."""
+        self.assertEqual(pool("algorithm: WRR").algorithm, "round_robin")
+        self.assertEqual(pool_mistakes("algorithm: p2c"), ["8:5: pools.p.algorithm: two_choices is not supported yet"])
+        names = "round_robin, least_connections, random, two_choices, ip_hash, consistent_hash or adaptive"
+        self.assertEqual(
+            pool_mistakes("algorithm: rnadom"),
+            [f'8:5: pools.p.algorithm: must be {names} (got "rnadom"; did you mean random?)'],
+        )
+        self.assertEqual(pool_mistakes("algorithm: 1"), ["8:5: pools.p.algorithm: must be text: quote it (got 1)"])
+
+
+class AlgorithmTests(TestCase):
+    def test_spellings(self) -> None:
+        """Case, - and _ do not count, and the usual short names work."""
+        for name, spellings in {
+            "round_robin": "round_robin roundrobin Round-Robin rr RR wrr weighted_round_robin "
+            "weighted-round-robin w_round_robin",
+            "least_connections": "least_connections leastconnection lc least_conn Least-Connections",
+            "random": "random Random",
+            "two_choices": "two_choices p2c P2C",
+            "ip_hash": "ip_hash iphash ip IP-Hash",
+            "consistent_hash": "consistent_hash maglev consistent-hash",
+            "adaptive": "adaptive ADAPTIVE",
+        }.items():
+            for spelling in spellings.split():
+                self.assertEqual(canonical_algorithm(spelling), name, spelling)
+        for unknown in ("", "urlhash", "round robin", "r", "least"):
+            self.assertIsNone(canonical_algorithm(unknown), unknown)
+
+    def test_canonical_names(self) -> None:
+        """Every canonical name is its own spelling, and what acts is among them."""
+        self.assertEqual([canonical_algorithm(name) for name in ALGORITHMS], list(ALGORITHMS))
+        self.assertLessEqual(ACTING, set(ALGORITHMS))
+
+
+class BackendTests(TestCase):
+    def mistakes_of(self, *items: str) -> list[str]:
+        """The mistakes of a pool with these backends; the first stands at 8:9."""
+        lines = "".join(f"      - {item}\n" for item in items)
+        return mistakes(f"{LISTENER}pools:\n  p:\n    backends:\n{lines}")
+
+    def test_forms(self) -> None:
+        """An address alone, or a mapping; one backend alone needs no list."""
+        text = (
+            LISTENER
+            + "pools: {p: {backends: ['h:1', {address: h:2, name: b, weight: 0, backup: true, max_connections: null}]}}"
+        )
+        self.assertEqual(
+            settings(text).pools["p"].backends,
+            (BackendSettings("h:1", "h", 1, "h:1"), BackendSettings("h:2", "h", 2, "b", 0, True)),
+        )
+        self.assertEqual(len(settings(LISTENER + "pools: {p: {backends: 'h:1'}}").pools["p"].backends), 1)
+
+    def test_none(self) -> None:
+        """A pool has at least one backend."""
+        self.assertEqual(mistakes(LISTENER + "pools:\n  p: {}\n"), ["6:6: pools.p.backends: is required"])
+        for empty in ("[]", "null", "{}"):
+            found = mistakes(f"{LISTENER}pools:\n  p: {{backends: {empty}}}\n")
+            self.assertEqual(found, ["6:7: pools.p.backends: needs at least one backend"])
+
+    def test_mistakes(self) -> None:
+        """All mistakes of all backends at once, each at its key or item."""
+        self.assertEqual(
+            self.mistakes_of(
+                "{address: h:1, weight: -3}", "{weight: 1}", "5", "{address: h:2, weight: 65536, wieght: 1}", "[]"
+            ),
+            [
+                "8:24: pools.p.backends[0].weight: must be 0 or more (got -3)",
+                "9:9: pools.p.backends[1].address: is required",
+                "10:9: pools.p.backends[2]: must be text: quote it (got 5)",
+                "11:24: pools.p.backends[3].weight: must be 65535 or less (got 65536)",
+                "11:39: pools.p.backends[3].wieght: unknown key (did you mean weight?)",
+                "12:9: pools.p.backends[4]: must be a mapping (got a list)",
+            ],
+        )
+        self.assertEqual(
+            self.mistakes_of("{address: h:1, max_connections: 5, backup: off, name: ''}"),
+            [
+                "8:24: pools.p.backends[0].max_connections: is not supported yet",
+                '8:44: pools.p.backends[0].backup: must be true or false (got "off")',
+                '8:57: pools.p.backends[0].name: must be visible text (got "")',
+            ],
+        )
+
+    def test_duplicates(self) -> None:
+        """No two backends of a pool have the same address or the same name; of two pools they may."""
+        self.assertEqual(
+            self.mistakes_of(
+                "h:80", "http://H", "{address: h:1, name: 'h:80'}", "{address: h:2, name: a}", "{address: h:3, name: a}"
+            ),
+            [
+                "9:9: pools.p.backends[1]: is the same address as backends[0]",
+                "10:9: pools.p.backends[2]: has the same name as backends[0]",
+                "12:9: pools.p.backends[4]: has the same name as backends[3]",
+            ],
+        )
+        self.assertEqual(mistakes(LISTENER + "pools: {p: {backends: ['h:1']}, q: {backends: ['h:1']}}"), [])
+
+
+class HealthCheckTests(TestCase):
+    def test_forms(self) -> None:
+        """Off, a type alone, or a mapping, whose type follows from the path."""
+        self.assertIsNone(pool("health_check: off").health_check)
+        self.assertIsNone(pool("health_check: false").health_check)
+        self.assertEqual(pool("health_check: http").health_check, HealthCheckPolicy(type="http"))
+        self.assertEqual(pool("health_check: tcp").health_check, HealthCheckPolicy(type="tcp"))
+        self.assertEqual(pool("health_check:").health_check, HealthCheckPolicy(type="tcp"))
+        self.assertEqual(pool("health_check: {interval: 1s}").health_check, HealthCheckPolicy(type="tcp", interval=1))
+        self.assertEqual(pool("health_check: {path: /h}").health_check, HealthCheckPolicy(type="http", path="/h"))
+        self.assertEqual(pool("health_check: {path: null}").health_check, HealthCheckPolicy(type="tcp"))
+
+    def test_every_key(self) -> None:
+        """All that acts, at other values."""
+        found = pool(
+            "health_check: {type: http, service: null, path: '/h?x=1', method: HEAD, host: a.b:80, port: 81,\n"
+            "  expect_status: [200, 301-302, '404'], expect_body: null, interval: 10ms, timeout: 1, rise: 1, fall: 1}"
+        ).health_check
+        self.assertEqual(
+            found,
+            HealthCheckPolicy(
+                "http", "/h?x=1", "HEAD", "a.b:80", 81, ((200, 200), (301, 302), (404, 404)), None, 0.01, 1, 1, 1
+            ),
+        )
+        self.assertEqual(
+            pool("health_check: {type: http, expect_body: ok, expect_status: 204}").health_check,
+            HealthCheckPolicy("http", expect_body="ok", expect_status=((204, 204),)),
+        )
+
+    def assert_wrong(self, written: str, *messages: str) -> None:
+        found = [m.replace("pools.p.health_check", "H") for m in pool_mistakes(f"health_check: {written}")]
+        self.assertEqual(found, list(messages))
+
+    def test_mistakes(self) -> None:
+        """What would break the check's request, never end, or never pass."""
+        self.assert_wrong("grpc", "8:5: H: grpc is not supported yet")
+        self.assert_wrong(
+            "{type: grpc, service: a}",
+            "8:20: H.type: grpc is not supported yet",
+            "8:32: H.service: is not supported yet",
+        )
+        self.assert_wrong("true", "8:5: H: must be http or tcp (got true)")
+        self.assert_wrong("[]", "8:5: H: must be a mapping, or off (got a list)")
+        self.assert_wrong("{path: health}", '8:20: H.path: must be a path that begins with / (got "health")')
+        self.assert_wrong("{path: '/a b'}", '8:20: H.path: must be visible ASCII text without spaces (got "/a b")')
+        self.assert_wrong(
+            '{path: "/a\\r\\nX: y"}', '8:20: H.path: must be visible ASCII text without spaces (got "/a\\r\\nX: y")'
+        )
+        self.assert_wrong(
+            '{type: http, host: "a\\r\\n"}', '8:32: H.host: must be visible ASCII text without spaces (got "a\\r\\n")'
+        )
+        self.assert_wrong(
+            "{path: /, method: get}", '8:29: H.method: must be a method such as GET, in capitals (got "get")'
+        )
+        self.assert_wrong("{interval: 9ms}", '8:20: H.interval: must be 10ms or more (got "9ms")')
+        self.assert_wrong("{timeout: 0}", "8:20: H.timeout: must be 1ms or more (got 0)")
+        self.assert_wrong(
+            "{rise: 0, fall: 0, port: 0}",
+            "8:20: H.rise: must be 1 or more (got 0)",
+            "8:29: H.fall: must be 1 or more (got 0)",
+            "8:38: H.port: must be 1 or more (got 0)",
+        )
+        self.assert_wrong("{path: /, expect_body: ''}", "8:29: H.expect_body: must not be empty; null for none")
+        self.assert_wrong(
+            "{path: /, method: HEAD, expect_body: x}",
+            "8:43: H.expect_body: cannot be found: the answer to HEAD has no body",
+        )
+
+    def test_statuses(self) -> None:
+        """A status, a range, or a list of these."""
+        rule = "must be a status such as 200, or a range such as 200-399"
+        self.assert_wrong("{path: /, expect_status: 2xx}", f'8:29: H.expect_status: {rule} (got "2xx")')
+        self.assert_wrong("{path: /, expect_status: true}", f"8:29: H.expect_status: {rule} (got true)")
+        self.assert_wrong("{path: /, expect_status: 200-}", f'8:29: H.expect_status: {rule} (got "200-")')
+        self.assert_wrong("{path: /, expect_status: [200, {}]}", f"8:50: H.expect_status[1]: {rule} (got a mapping)")
+        self.assert_wrong(
+            "{path: /, expect_status: 600}",
+            "8:29: H.expect_status: must be within 100-599, the lower end first (got 600)",
+        )
+        self.assert_wrong(
+            "{path: /, expect_status: 399-200}",
+            '8:29: H.expect_status: must be within 100-599, the lower end first (got "399-200")',
+        )
+        self.assert_wrong("{path: /, expect_status: []}", "8:29: H.expect_status: needs at least one status")
+
+    def test_what_only_http_checks_ask(self) -> None:
+        """A tcp check sees no status: such keys are refused, not ignored."""
+        self.assert_wrong("{type: tcp, path: /}", "8:31: H.path: means nothing for a tcp check")
+        self.assert_wrong(
+            "{expect_status: 200}", "8:20: H.expect_status: means nothing for a tcp check: add type: http"
+        )
+
+
+class RetryTests(TestCase):
+    def test_forms(self) -> None:
+        """Off is one try."""
+        self.assertEqual(pool("retry: off").retry, RetryPolicy(attempts=1))
+        self.assertEqual(
+            pool(
+                "retry: {attempts: 3, when: reset, methods: [GET, POST], backoff: {initial: 10ms, max: 1s}, budget: 50%,\n"
+                "  per_try_timeout: null, buffer: 1MiB}"
+            ).retry,
+            RetryPolicy(3, frozenset({"reset"}), frozenset({b"GET", b"POST"}), Backoff(0.01, 1), 0.5, 1 << 20),
+        )
+        self.assertEqual(pool("retry: {when: [], methods: []}").retry.when, frozenset())
+
+    def assert_wrong(self, written: str, *messages: str) -> None:
+        found = [m.replace("pools.p.retry", "R") for m in pool_mistakes(f"retry: {written}")]
+        self.assertEqual(found, list(messages))
+
+    def test_mistakes(self) -> None:
+        """Causes that do not act yet are known; what is wrong is named."""
+        self.assert_wrong(
+            "{when: [reset, timeout, 502, 5xx, unavailable, conect_failure]}",
+            "8:27: R.when[1]: timeout is not supported yet",
+            "8:36: R.when[2]: 502 is not supported yet",
+            "8:41: R.when[3]: 5xx is not supported yet",
+            "8:46: R.when[4]: unavailable is not supported yet",
+            "8:59: R.when[5]: must be connect_failure, reset, timeout, 502, 503, 504, 5xx, cancelled, deadline-exceeded, "
+            'internal, resource-exhausted or unavailable (got "conect_failure"; did you mean connect_failure?)',
+        )
+        self.assert_wrong("{attempts: 0}", "8:13: R.attempts: must be 1 or more (got 0)")
+        self.assert_wrong("{per_try_timeout: 5s}", "8:13: R.per_try_timeout: is not supported yet")
+        self.assert_wrong("{backoff: {initial: 2s}}", "8:13: R.backoff: initial must not be more than max")
+        self.assert_wrong(
+            "{methods: [get]}", '8:23: R.methods[0]: must be a method such as GET, in capitals (got "get")'
+        )
+        self.assert_wrong("{buffer: 2GiB}", '8:13: R.buffer: must be 1GiB or less (got "2GiB")')

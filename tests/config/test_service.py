@@ -1,0 +1,201 @@
+"""The top of a configuration: admin, logs, shutdown, and what one part says about another."""
+
+from __future__ import annotations
+
+import os
+
+from twisted.trial.unittest import TestCase
+
+from lbsvc.config.schema import AccessLogSettings, AdminSettings, Bind, LogSettings, ShutdownSettings
+from tests.config.reading import LISTENER, POOL, load, mistakes, settings, top, top_mistakes
+
+
+class TopTests(TestCase):
+    def test_defaults(self) -> None:
+        """A listener and a pool are enough; the rest is as the reference says."""
+        found = top("")
+        self.assertEqual(found.admin, AdminSettings(Bind("127.0.0.1", 9901), (), ""))
+        self.assertEqual(found.access_log, AccessLogSettings("-", "json", 1.0))
+        self.assertEqual(found.log, LogSettings("-", "info", "auto"))
+        self.assertEqual(found.shutdown, ShutdownSettings(0, 30))
+        self.assertEqual(
+            found, top("admin: {}\naccess_log:\nlog: {}\nshutdown:\nwatch: false\nstate_file: null\nworkers: 1")
+        )
+
+    def test_nothing(self) -> None:
+        """A configuration has listeners; the place of what is missing is the beginning."""
+        for text in ("", "# nothing\n", "{}", "x-a: 1\n"):
+            self.assertEqual(mistakes(text), ["1:1: listeners: is required"])
+        for text in ("listeners:", "listeners: {}"):
+            self.assertEqual(mistakes(text), ["1:1: listeners: needs at least one listener"])
+        for text, got in {"[]": "a list", "x": '"x"', "5": "5"}.items():
+            self.assertEqual(mistakes(text), [f"1:1: must be a mapping (got {got})"])
+
+    def test_unknown_keys(self) -> None:
+        """Keys that begin with x- are ignored; others are known or wrong."""
+        self.assertEqual(
+            top_mistakes("x-anything: [1]\nlisteners_: {}\nlistener: {}\nversion: 1\n8080: 1"),
+            [
+                "9:1: listeners_: unknown key (did you mean listeners?)",
+                "10:1: listener: unknown key (did you mean listeners?)",
+                "11:1: version: unknown key",
+                "12:1: 8080: unknown key",
+            ],
+        )
+
+    def test_odd_keys_stay_on_their_line(self) -> None:
+        """A key that would confuse the path, or the line, is quoted."""
+        self.assertEqual(
+            top_mistakes('"a.b": 1\n"a\\nb": 1\n"": 1'),
+            ['8:1: "a.b": unknown key', '9:1: "a\\nb": unknown key', '10:1: "": unknown key'],
+        )
+
+    def test_what_is_off(self) -> None:
+        """What does not act yet is taken where it is off."""
+        for key, refused in {
+            "watch: true": "watch",
+            "state_file: x": "state_file",
+            "workers: auto": "workers",
+            "workers: 2": "workers",
+        }.items():
+            self.assertEqual(top_mistakes(key), [f"8:1: {refused}: is not supported yet"])
+        self.assertEqual(top_mistakes("watch: off"), ['8:1: watch: must be true or false (got "off")'])
+
+    def test_shutdown(self) -> None:
+        """Nothing at all is a duration here."""
+        self.assertEqual(top("shutdown: {delay: 1s, drain_timeout: 0, removed: null}").shutdown, ShutdownSettings(1, 0))
+        self.assertEqual(
+            top_mistakes("shutdown: {delay: -1, removed: 5s}"),
+            ["8:12: shutdown.delay: must be 0s or more (got -1)", "8:23: shutdown.removed: is not supported yet"],
+        )
+
+    def test_logs(self) -> None:
+        """Paths are relative to the configuration's folder; - is standard output."""
+        found = top(
+            "access_log: {path: a.log, format: combined, sample: 5%}\nlog: {path: /var/b.log, level: debug, format: text}"
+        )
+        self.assertEqual(found.access_log, AccessLogSettings(os.path.join("etc", "a.log"), "combined", 0.05))
+        self.assertEqual(found.log, LogSettings("/var/b.log", "debug", "text"))
+        self.assertIsNone(top("access_log: off").access_log)
+        self.assertEqual(
+            top_mistakes("access_log: {path: '', format: jsno, sample: 1}\nlog: off"),
+            [
+                '8:14: access_log.path: must be the name of a file, or - (got "")',
+                '8:24: access_log.format: must be json or combined (got "jsno"; did you mean json?)',
+                "8:38: access_log.sample: must be a share from 0% to 100%, with the % sign (got 1)",
+                '9:1: log: must be a mapping (got "off")',
+            ],
+        )
+        self.assertEqual(
+            top_mistakes("log: {level: warning}"),
+            ['8:7: log.level: must be debug, info, warn or error (got "warning"; did you mean warn?)'],
+        )
+
+    def test_log_level_from_the_environment(self) -> None:
+        """LOG_LEVEL overrides the level, in any case; one that is none is noted and ignored."""
+        text = LISTENER + POOL + "log: {level: error}\n"
+        for asked, level in {"DEBUG": "debug", "warning": "warn", "": "error", "trace": "error"}.items():
+            self.assertEqual(settings(text, {"LOG_LEVEL": asked}).log.level, level)
+        note = "etc/lb.yaml: log.level: LOG_LEVEL is none of debug, info, warn, error and is ignored"
+        self.assertIn(note, load(text, {"LOG_LEVEL": "trace"}).notes)
+        self.assertNotIn("LOG_LEVEL", "".join(load(text, {"LOG_LEVEL": ""}).notes))
+
+
+class AdminTests(TestCase):
+    def test_forms(self) -> None:
+        """Off, or where it listens and who may ask."""
+        self.assertIsNone(top("admin: off").admin)
+        found = top(
+            "admin: {bind: '[::1]:0', hosts: [LB.example.com], token: s3cret, read_only: false, dashboard: false}"
+        ).admin
+        self.assertEqual(found, AdminSettings(Bind("::1", 0), ("lb.example.com",), "s3cret"))
+        self.assertNotIn("s3cret", repr(found))
+
+    def test_token(self) -> None:
+        """A token is needed beyond loopback, and no message shows one."""
+        self.assertEqual(
+            top_mistakes("admin: {bind: ':9901'}"), ["8:8: admin.token: is required where bind is not loopback"]
+        )
+        for empty in ("''", "null", "${T:-}"):
+            found = top_mistakes(f"admin:\n  bind: 10.0.0.1:9901\n  token: {empty}\n")
+            self.assertEqual(
+                found, ["10:3: admin.token: is required where bind is not loopback, and must not be empty"]
+            )
+        self.assertEqual(top_mistakes("admin: {bind: ':9901', token: '${T}'}", {"T": "12345"}), [])
+        for wrong, message in {
+            "12345": "must be text: quote it",
+            "'a b'": "must be visible ASCII text without spaces",
+        }.items():
+            self.assertEqual(top_mistakes(f"admin: {{token: {wrong}}}"), [f"8:9: admin.token: {message}"])
+
+    def test_mistakes(self) -> None:
+        """What does not act yet, and what is no host."""
+        self.assertEqual(
+            top_mistakes("admin: {bind: unix:a, hosts: ['a:80', '*'], read_only: true, dashboard: true}"),
+            [
+                "8:9: admin.bind: unix: is not supported yet",
+                '8:31: admin.hosts[0]: must be a host name without a port (got "a:80")',
+                '8:39: admin.hosts[1]: must be a host name without a port (got "*")',
+                "8:45: admin.read_only: is not supported yet",
+                "8:62: admin.dashboard: is not supported yet",
+            ],
+        )
+        self.assertEqual(top_mistakes("admin: 9901"), ["8:1: admin: must be a mapping, or off (got 9901)"])
+        self.assertEqual(top_mistakes("admin: {bind: [':1']}"), ["8:9: admin.bind: must be text (got a list)"])
+
+    def test_notes(self) -> None:
+        """The dashboard is on in the reference: where it is left out, a note says that it is off."""
+        note = "etc/lb.yaml: admin.dashboard: not supported yet, off"
+        self.assertIn(note, load(LISTENER + POOL).notes)
+        self.assertIn(note, load(LISTENER + POOL + "admin: {}\n").notes)
+        self.assertNotIn(note, load(LISTENER + POOL + "admin: {dashboard: false}\n").notes)
+        self.assertNotIn(note, load(LISTENER + POOL + "admin: off\n").notes)
+
+
+class CrossingTests(TestCase):
+    def test_pools_that_do_not_exist(self) -> None:
+        """Every reference is checked, with what was probably meant; a pool that is wrong exists all the same."""
+        text = "listeners:\n  a:\n    bind: 80\n    pool: wbe\n    routes:\n"
+        text += "      - pool: api\n      - pool: web\npools:\n  web: {}\n"
+        self.assertEqual(
+            mistakes(text),
+            [
+                '4:5: listeners.a.pool: there is no pool of this name (got "wbe"; did you mean web?)',
+                '6:9: listeners.a.routes[0].pool: there is no pool of this name (got "api")',
+                "9:8: pools.web.backends: is required",
+            ],
+        )
+
+    def test_ports_that_clash(self) -> None:
+        """The later one is at fault, be it a listener's or the admin's."""
+        text = (
+            "listeners:\n  a: {bind: [':80', '127.0.0.1:80'], pool: p}\n  b: {bind: '0.0.0.0:9901', pool: p}\n" + POOL
+        )
+        self.assertEqual(
+            mistakes(text),
+            [
+                '2:21: listeners.a.bind[1]: clashes with listeners.a.bind[0] in line 2 (got "127.0.0.1:80")',
+                "3:7: listeners.b.bind: clashes with admin.bind, which is 127.0.0.1:9901 where it is not given "
+                '(got "0.0.0.0:9901")',
+            ],
+        )
+        self.assertEqual(
+            mistakes(text.replace("[':80', '127.0.0.1:80']", "81") + "admin: {bind: 'localhost:9901'}\n"),
+            ['7:9: admin.bind: clashes with listeners.b.bind in line 3 (got "localhost:9901")'],
+        )
+        self.assertEqual(mistakes(text.replace("[':80', '127.0.0.1:80']", "81") + "admin: off\n"), [])
+
+    def test_connections_kept_for_tcp(self) -> None:
+        """Connections are not dialled ahead yet: asked for they are refused, left out they are noted."""
+        text = "listeners:\n  a: {bind: 80, protocol: tcp, pool: p}\n  b: {bind: 81, protocol: tcp, pool: p}\n" + POOL
+        note = "etc/lb.yaml: pools.p.connections.keep_alive: not supported yet where a tcp listener uses the pool, off"
+        self.assertEqual(load(text).notes.count(note), 1)
+        self.assertNotIn(note, load(text + "    connections: {keep_alive: 0}\n").notes)
+        self.assertEqual(
+            mistakes(text + "    connections:\n      keep_alive: 5\n"),
+            [
+                "8:7: pools.p.connections.keep_alive: is not supported yet where a tcp listener uses the pool: "
+                "0, or leave it out"
+            ],
+        )
+        self.assertNotIn("keep_alive", "".join(load(LISTENER + POOL + "    connections: {keep_alive: 5}\n").notes))

@@ -1,0 +1,1 @@
+"""What every implementation of a seam must pass, run over all that are registered."""

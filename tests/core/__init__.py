@@ -1,0 +1,1 @@
+"""Tests of the decisions and books in lbsvc.core."""

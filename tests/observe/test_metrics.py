@@ -1,0 +1,261 @@
+"""The collector: the contract's names, types and labels, zeros from the start, and promtool's opinion."""
+
+from __future__ import annotations
+
+import subprocess
+
+from prometheus_client import generate_latest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+from twisted.internet.task import Clock
+from twisted.trial.unittest import TestCase
+
+from lbsvc.admin.metricspage import encoded, negotiate
+from lbsvc.core.books import BUCKETS, Histogram
+from lbsvc.errors import REASONS
+from lbsvc.observe.metrics import PART, SERIES, STATES, LbsvcCollector, ReactorLag
+from tests.observe.sample_view import SampleView, crowded, pool, realistic
+
+LISTENER = {"listener"}
+BACKEND = {"pool", "backend"}
+ROUTE = {"listener", "route", "pool"}
+
+#: contract.md: metric -> type and labels.
+CONTRACT = {
+    "lbsvc_build_info": ("gauge", {"version", "python", "twisted"}),
+    "lbsvc_config_info": ("gauge", {"generation"}),
+    "lbsvc_config_reloads_total": ("counter", {"result"}),
+    "lbsvc_config_last_reload_successful": ("gauge", set()),
+    "lbsvc_listener_connections": ("gauge", LISTENER),
+    "lbsvc_listener_connections_total": ("counter", LISTENER),
+    "lbsvc_listener_rejected_total": ("counter", LISTENER | {"reason"}),
+    "lbsvc_http_requests_total": ("counter", ROUTE | {"method", "code"}),
+    "lbsvc_http_request_duration_seconds": ("histogram", ROUTE),
+    "lbsvc_http_requests_in_flight": ("gauge", LISTENER),
+    "lbsvc_bytes_total": ("counter", LISTENER | {"direction"}),
+    "lbsvc_backend_requests_total": ("counter", BACKEND | {"code"}),
+    "lbsvc_backend_request_duration_seconds": ("histogram", BACKEND),
+    "lbsvc_backend_active": ("gauge", BACKEND),
+    "lbsvc_backend_connections": ("gauge", BACKEND),
+    "lbsvc_backend_weight": ("gauge", BACKEND),
+    "lbsvc_backend_latency_ewma_seconds": ("gauge", BACKEND),
+    "lbsvc_backend_failures_total": ("counter", BACKEND | {"reason"}),
+    "lbsvc_backend_state": ("gauge", BACKEND | {"state"}),
+    "lbsvc_health_checks_total": ("counter", BACKEND | {"result"}),
+    "lbsvc_health_check_duration_seconds": ("histogram", BACKEND),
+    "lbsvc_retries_total": ("counter", {"pool"}),
+    "lbsvc_retry_budget_exhausted_total": ("counter", {"pool"}),
+    "lbsvc_terminations_total": ("counter", LISTENER | {"reason"}),
+    "lbsvc_log_dropped_total": ("counter", {"log"}),
+    "lbsvc_reactor_lag_seconds": ("histogram", set()),
+}
+
+Found = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def page(view: SampleView) -> str:
+    return generate_latest(LbsvcCollector(view, Histogram())).decode()
+
+
+def values(view: SampleView) -> Found:
+    """Every sample of the page; two of one name and labels are an error."""
+    found: Found = {}
+    for family in text_string_to_metric_families(page(view)):
+        for sample in family.samples:
+            key = sample.name, frozenset(sample.labels.items())
+            if key in found:
+                raise AssertionError(f"twice: {key}")
+            found[key] = sample.value
+    return found
+
+
+def at(found: Found, name: str, **labels: str) -> float | None:
+    return found.get((name, frozenset(labels.items())))
+
+
+class ContractTests(TestCase):
+    def test_names_types_labels(self) -> None:
+        """Every metric that the features so far feed is there, with its type and its labels, and none besides."""
+        types = {}
+        for line in page(realistic()).splitlines():
+            if line.startswith("# TYPE lbsvc_"):
+                name, kind = line.split()[2:]
+                types[name] = kind
+        self.assertEqual(types, {name: kind for name, (kind, _) in CONTRACT.items()})
+        for name, labels in values(realistic()):
+            if name.startswith("lbsvc_"):
+                plain = name
+                for suffix in ("_bucket", "_count", "_sum"):
+                    if name not in CONTRACT:
+                        plain = name.removesuffix(suffix) if name.removesuffix(suffix) in CONTRACT else plain
+                self.assertEqual({label for label, _ in labels} - {"le"}, CONTRACT[plain][1], name)
+
+    def test_promtool(self) -> None:
+        """Debian's promtool has nothing to say about the page, nor about an empty one, nor about a crowded one."""
+        for view in (realistic(), SampleView(), crowded(40)):
+            done = subprocess.run(
+                ["promtool", "check", "metrics"], input=page(view), capture_output=True, text=True, timeout=60
+            )
+            self.assertEqual((done.stdout, done.stderr, done.returncode), ("", "", 0))
+
+    def test_openmetrics(self) -> None:
+        """The OpenMetrics page passes a strict parser, and its samples are called as on the other page."""
+        encoder, _ = negotiate("application/openmetrics-text; version=1.0.0")
+        text = b"".join(encoded(LbsvcCollector(realistic(), Histogram()), encoder, True)).decode()
+        names = {sample.name for family in parse_openmetrics(text) for sample in family.samples}
+        self.assertEqual(
+            {name for name in names if name.startswith("lbsvc_")},
+            {name for name, _ in values(realistic()) if name.startswith("lbsvc_")},
+        )
+
+    def test_process(self) -> None:
+        """The usual process metrics are there."""
+        found = values(SampleView())
+        for name in ("process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds"):
+            self.assertGreater(at(found, name) or 0, 0)
+
+    def test_every_help_is_a_sentence(self) -> None:
+        """Each metric says what it is."""
+        for series in SERIES:
+            self.assertRegex(series.help, r"^[A-Z1].*\.$")
+
+
+class ZeroTests(TestCase):
+    def setUp(self) -> None:
+        view = realistic()
+        view.listeners[0].terminations.clear()
+        view.pools[:] = [pool("web", "a"), pool("db", "one")]
+        self.found = values(view)
+
+    def test_known_labels_are_there_from_the_start(self) -> None:
+        """Rates work from the first event: every known label value exists, at zero."""
+        found = self.found
+        for result in ("success", "failure"):
+            self.assertEqual(at(found, "lbsvc_config_reloads_total", result=result), 0)
+            self.assertEqual(at(found, "lbsvc_health_checks_total", pool="web", backend="a", result=result), 0)
+        for reason in REASONS:
+            self.assertEqual(at(found, "lbsvc_terminations_total", listener="web", reason=reason), 0)
+        for reason in ("connections", "rate_limited", "overload", "bad_proxy_header"):
+            self.assertEqual(at(found, "lbsvc_listener_rejected_total", listener="db", reason=reason), 0)
+        for reason in ("connect_failed", "connect_timeout", "upstream_reset", "upstream_timeout", "upstream_protocol"):
+            self.assertEqual(at(found, "lbsvc_backend_failures_total", pool="web", backend="a", reason=reason), 0)
+        for name in ("access", "event"):
+            self.assertEqual(at(found, "lbsvc_log_dropped_total", log=name), 0)
+        self.assertEqual(at(found, "lbsvc_retries_total", pool="web"), 0)
+        self.assertEqual(at(found, "lbsvc_retry_budget_exhausted_total", pool="web"), 0)
+
+    def test_codes_by_road(self) -> None:
+        """A pool behind http has the five classes, one behind tcp ok and error, one of unknown use all seven."""
+
+        def codes(view_pool: str, backend: str) -> set[str]:
+            wanted = {("pool", view_pool), ("backend", backend)}
+            return {
+                dict(labels)["code"]
+                for name, labels in self.found
+                if name == "lbsvc_backend_requests_total" and wanted < labels
+            }
+
+        http, tcp = {"1xx", "2xx", "3xx", "4xx", "5xx"}, {"ok", "error"}
+        self.assertEqual((codes("web", "a"), codes("db", "one")), (http, tcp))
+        self.found = values(SampleView(pools=[pool("new", "x")]))
+        self.assertEqual(codes("new", "x"), http | tcp)
+
+    def test_no_latency_before_there_is_one(self) -> None:
+        """A backend that has answered nothing has no latency, rather than a perfect one."""
+        self.assertIsNone(at(self.found, "lbsvc_backend_latency_ewma_seconds", pool="web", backend="a"))
+
+
+class ValueTests(TestCase):
+    def setUp(self) -> None:
+        self.view = realistic()
+        self.found = values(self.view)
+
+    def test_methods_are_bounded(self) -> None:
+        """Whatever methods clients invent, they are `other`, together; no answer is 499."""
+        route = {"listener": "web", "route": 'host="api" path=\\v1', "pool": "web"}
+        name = "lbsvc_http_requests_total"
+        self.assertEqual(at(self.found, name, **route, method="other", code="200"), 3)
+        self.assertEqual(at(self.found, name, **route, method="GET", code="200"), 25)
+        self.assertEqual(at(self.found, name, **route, method="GET", code="499"), 2)
+        methods = {dict(labels).get("method") for _, labels in self.found}
+        self.assertEqual(methods, {None, "GET", "POST", "other"})
+
+    def test_histograms_are_cumulative(self) -> None:
+        """Each bucket counts what is not above it; +Inf and count are everything."""
+        route = {"listener": "web", "route": 'host="api" path=\\v1', "pool": "web"}
+        name = "lbsvc_http_request_duration_seconds"
+        bounds = [str(bound) for bound in BUCKETS]
+        self.assertEqual(
+            [at(self.found, f"{name}_bucket", **route, le=le) for le in (*bounds, "+Inf")],
+            [0, 0, 0, *[31] * 11, 32],
+        )
+        self.assertEqual(at(self.found, f"{name}_count", **route), 32)
+        self.assertEqual(at(self.found, f"{name}_sum", **route), 40.5)
+
+    def test_one_state_at_a_time(self) -> None:
+        """Of a backend's states exactly one is 1; what people set hides what was found."""
+        for backend, state in (("a", "up"), ("b", "down"), ("10.0.0.3:80", "drain")):
+            shown = {
+                each: at(self.found, "lbsvc_backend_state", pool="web", backend=backend, state=each) for each in STATES
+            }
+            self.assertEqual(shown, {each: float(each == state) for each in STATES})
+
+    def test_counters(self) -> None:
+        """What was counted is what is shown."""
+        for expected, name, labels in (
+            (40, "lbsvc_listener_connections_total", {"listener": "web"}),
+            (3, "lbsvc_listener_connections", {"listener": "web"}),
+            (20000, "lbsvc_bytes_total", {"listener": "web", "direction": "out"}),
+            (20, "lbsvc_backend_requests_total", {"pool": "web", "backend": "a", "code": "2xx"}),
+            (1, "lbsvc_backend_requests_total", {"pool": "db", "backend": "one", "code": "error"}),
+            (3, "lbsvc_backend_failures_total", {"pool": "web", "backend": "b", "reason": "connect_failed"}),
+            (9, "lbsvc_health_checks_total", {"pool": "web", "backend": "a", "result": "success"}),
+            (0.004, "lbsvc_backend_latency_ewma_seconds", {"pool": "web", "backend": "a"}),
+            (4, "lbsvc_retries_total", {"pool": "web"}),
+            (2, "lbsvc_http_requests_in_flight", {"listener": "web"}),
+            (2, "lbsvc_terminations_total", {"listener": "web", "reason": "client_closed"}),
+        ):
+            self.assertEqual(at(self.found, name, **labels), expected, name)
+
+    def test_tcp_has_no_http_metrics(self) -> None:
+        """A tcp listener does not appear in the metrics of requests."""
+        self.assertIsNone(at(self.found, "lbsvc_http_requests_in_flight", listener="db"))
+
+    def test_removed_backends_go(self) -> None:
+        """A backend that has left its pool has no series; the others go on where they were."""
+        web = self.view.pools[0]
+        web.set_members([each for each in web.backends if each.name != "a"])
+        found = values(self.view)
+        self.assertEqual([key for key in found if ("backend", "a") in key[1]], [])
+        self.assertEqual(at(found, "lbsvc_backend_failures_total", pool="web", backend="b", reason="connect_failed"), 3)
+
+
+class PartTests(TestCase):
+    def test_parts_are_bounded_and_complete(self) -> None:
+        """In parts the page is the same, and no part is much above PART samples."""
+        view = crowded(300)
+        collector = LbsvcCollector(view, Histogram())
+        parts = list(collector.parts())
+        self.assertLess(max(len(part.samples) for part in parts), PART + 20)
+        whole = {family.name + family.type: family.samples for family in collector.collect()}
+        joined: dict[str, list[object]] = {}
+        for part in parts:
+            if part.name.startswith("lbsvc"):
+                joined.setdefault(part.name + part.type, []).extend(part.samples)
+        self.assertEqual(joined, {key: whole[key] for key in joined})
+
+
+class LagTests(TestCase):
+    def test_lag(self) -> None:
+        """Each tick's lateness is observed once; a stopped one leaves no timer."""
+        clock = Clock()
+        lag = ReactorLag(clock, 0.5)
+        lag.start()
+        clock.advance(0.5)
+        clock.advance(0.73)
+        self.assertEqual((sum(lag.histogram.counts), round(lag.histogram.total, 6)), (2, 0.23))
+        self.assertEqual(lag.histogram.counts[0], 1)
+        self.assertEqual(lag.histogram.counts[BUCKETS.index(0.25)], 1)
+        lag.stop()
+        lag.stop()
+        self.assertEqual(clock.getDelayedCalls(), [])

@@ -1,0 +1,206 @@
+"""Whatever is read, there is a configuration or a list of mistakes: never another exception, never a leak."""
+
+from __future__ import annotations
+
+import tempfile
+
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from lbsvc.config import document
+from lbsvc.config.loader import Loaded, from_options, load_file, load_text
+from lbsvc.config.scalars import resolve
+from lbsvc.config.values import parse_duration, parse_share, parse_size
+from lbsvc.errors import ConfigErrors
+
+RIGHT = """\
+listeners:
+  web:
+    bind: [":8080", "[::1]:443"]
+    timeouts: &t {idle: 10m, write: 5}
+    limits: {header_size: 32KiB, body_size: null}
+    routes:
+      - match: {host: "*.example.com", path: /v1/*, methods: [GET], headers: {X-Canary: "1"}}
+        pool: web
+      - respond: {status: 200, body: "pong\\n", headers: {Content-Type: text/plain}}
+      - redirect: {to: "https://example.com/*", status: 308}
+    pool: ${POOL:-web}
+  db: {bind: 127.0.0.1:5432, protocol: tcp, timeouts: {<<: *t}, pool: web}
+pools:
+  web:
+    algorithm: lc
+    backends:
+      - {address: 10.0.0.1:8001, name: a, weight: ${W}, backup: false}
+      - http://10.0.0.2:8002
+    health_check: {path: /health, expect_status: [200-299, 304], interval: 5s}
+    retry: {attempts: 2, when: [reset], backoff: {initial: 0s, max: 1s}, budget: 20%}
+    sticky: off
+admin: {bind: 127.0.0.1:9901, token: "${TOKEN:-}"}
+access_log: {path: "-", sample: 100%}
+shutdown: {delay: 0s}
+workers: 1
+"""
+ENV = {"W": "3", "TOKEN": "hunter2", "POOL": ""}
+
+#: Pieces that mean something to YAML, to us, or to neither.
+PIECES = st.sampled_from(
+    [
+        *"{}[]:,&*!|>'\"%@`#-?<~\n\t\r\\ \0",
+        *("- ", ": ", "${", "${W}", "$${", "<<: *t", "&t ", "*t", "!!int ", "!!x ", "---\n", "...\n", "%YAML 1.1\n"),
+        *(
+            "null",
+            "true",
+            ".inf",
+            ".nan",
+            "1e400",
+            "9" * 5000,
+            "-1",
+            "010",
+            "off",
+            "[" * 60,
+            "\ufeff",
+            "\u2028",
+            "\ud800",
+        ),
+        *('"\\uD800"', "x-", "tcp", "listeners:", "pools:", "\x85", "é", "unix:", "[::1]", "%2f", "/*"),
+    ]
+)
+KEYS = [
+    "bind", "pool", "protocol", "routes", "match", "host", "path", "methods", "headers", "respond", "redirect",
+    "to", "status", "body", "timeouts", "idle", "limits", "backends", "address", "name", "weight", "backup",
+    "algorithm", "health_check", "type", "expect_status", "retry", "when", "backoff", "initial", "queue", "size",
+    "connections", "keep_alive", "token", "dashboard", "x-note", "tls", "sticky", "listeners", "pools", "admin",
+]  # fmt: skip
+TREES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["h:1", "web", "off"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=4), inner, max_size=4)
+    ),
+)
+QUICK = settings(max_examples=100, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def outcome(text: str | bytes, env: dict[str, str] | None) -> Loaded | ConfigErrors:
+    """What comes of a text; every mistake is one printable line that tells no secret."""
+    try:
+        return load_text(text, "f", env)
+    except ConfigErrors as error:
+        assert error.mistakes
+        for mistake in error.mistakes:
+            line = str(mistake)
+            assert "\n" not in line and "\r" not in line, line
+            line.encode("utf-8")
+            assert mistake.line > 0 and mistake.column > 0, line
+            assert mistake.message
+        return error
+
+
+class AnythingTests(SynchronousTestCase):
+    @QUICK
+    @given(st.text())
+    def test_any_text(self, text: str) -> None:
+        """Any text gives a configuration or mistakes."""
+        outcome(text, {})
+
+    @QUICK
+    @given(st.lists(PIECES, max_size=30).map("".join))
+    def test_pieces_of_yaml(self, text: str) -> None:
+        """So does text made of what YAML and we know, by both parsers."""
+        with_libyaml = outcome(text, ENV)
+        usual, document.PARSER = document.PARSER, yaml.SafeLoader
+        try:
+            pure = outcome(text, ENV)
+        finally:
+            document.PARSER = usual
+        self.assertEqual(type(with_libyaml), type(pure))
+
+    @QUICK
+    @given(st.data())
+    def test_mutated_configurations(self, draw: st.DataObject) -> None:
+        """So does a right configuration in which something was replaced, inserted or left out."""
+        text = RIGHT
+        for _ in range(draw.draw(st.integers(1, 4))):
+            start = draw.draw(st.integers(0, len(text)))
+            end = min(len(text), start + draw.draw(st.integers(0, 8)))
+            text = text[:start] + draw.draw(st.one_of(PIECES, st.text(max_size=3))) + text[end:]
+        found = outcome(text, ENV)
+        if isinstance(found, ConfigErrors):
+            self.assertNotIn("hunter2", str(found))
+
+    @QUICK
+    @given(st.binary(max_size=200), st.booleans())
+    def test_any_bytes(self, source: bytes, inside: bool) -> None:
+        """So do any bytes, alone or in the middle of a configuration."""
+        whole = RIGHT.encode()
+        outcome(whole[:300] + source + whole[300:] if inside else source, ENV)
+
+    @QUICK
+    @given(st.text(max_size=40), st.text(max_size=20))
+    def test_any_variables(self, held: str, port: str) -> None:
+        """So does whatever a variable holds, and no message shows it."""
+        secret = f"hunter2{held}"
+        text = (
+            RIGHT.replace("10.0.0.1:8001", '"${A}"')
+            .replace("lc", "${A}")
+            .replace(":8080", "${P}")
+            .replace("/health", "${A}")
+        )
+        found = outcome(text, ENV | {"A": secret, "P": port})
+        assert isinstance(found, ConfigErrors)
+        self.assertNotIn("hunter2", str(found))
+
+    @QUICK
+    @given(st.text(max_size=40), st.text(max_size=40), st.none() | st.text(max_size=20))
+    def test_any_options(self, listen: str, backends: str, algorithm: str | None) -> None:
+        """Any options give a configuration or mistakes that name them."""
+        try:
+            from_options(listen, backends, algorithm, {})
+        except ConfigErrors as error:
+            self.assertLessEqual({m.file for m in error.mistakes}, {"--listen", "--backends", "--algorithm"})
+
+    @QUICK
+    @given(TREES)
+    def test_any_structure(self, tree: object) -> None:
+        """Any well-formed YAML gives a configuration or mistakes, also where keys stand in odd places."""
+        outcome(yaml.safe_dump({"listeners": {"web": tree}, "pools": {"web": tree}, "admin": tree}), {})
+        outcome(yaml.safe_dump(tree), {})
+
+    @QUICK
+    @given(st.text(alphabet="/.ab\0 é", max_size=20))
+    def test_any_file_name(self, name: str) -> None:
+        """Any name of a file that is not there is one mistake."""
+        with tempfile.TemporaryDirectory() as folder, self.assertRaises(ConfigErrors) as caught:
+            load_file(f"{folder}/none/{name}", {})
+        self.assertEqual(len(caught.exception.mistakes), 1)
+
+
+class ValueTests(SynchronousTestCase):
+    @QUICK
+    @given(st.text())
+    def test_scalars_never_fail(self, text: str) -> None:
+        """Any text means something by the core rules, and is no duration, size or share, or a finite one."""
+        self.assertIsInstance(resolve(text), (str, int, float, bool, type(None)))
+        for parse in (parse_duration, parse_size, parse_share):
+            found = parse(text)
+            self.assertTrue(found is None or 0 <= found < 1e60)
+
+    @QUICK
+    @given(st.integers())
+    def test_integers_are_read_back(self, number: int) -> None:
+        """A decimal integer is itself."""
+        self.assertEqual(resolve(str(number)), number)
+
+    @QUICK
+    @given(st.integers(0, 50), st.integers(0, 59), st.integers(0, 59), st.integers(0, 999))
+    def test_durations_add_up(self, hours: int, minutes: int, seconds: int, milliseconds: int) -> None:
+        """A duration is the sum of its parts."""
+        found = parse_duration(f"{hours}h{minutes}m{seconds}s{milliseconds}ms")
+        assert found is not None
+        self.assertAlmostEqual(found, hours * 3600 + minutes * 60 + seconds + milliseconds / 1000)
