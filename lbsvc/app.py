@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import gc
 import secrets
-import signal
 import time
 from collections.abc import Callable, Mapping
 from random import SystemRandom
 from typing import Any, Final
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.protocol import Protocol
 from typing_extensions import override
 
@@ -28,13 +27,12 @@ from lbsvc.core.backend import Backend
 from lbsvc.core.books import ListenerBooks
 from lbsvc.core.pool import Pool
 from lbsvc.core.retry import RetryBudget
-from lbsvc.core.router import Pattern, Route, RoutingTable
 from lbsvc.errors import Mistake, SystemRefusal
 from lbsvc.http.pooling import Upstreams
-from lbsvc.http.responses import redirect
 from lbsvc.http.server import ServerConnection
-from lbsvc.http.site import Answer, Destination, HttpSite, RequestIds, answering
+from lbsvc.http.site import HttpSite, RequestIds
 from lbsvc.membership import Membership
+from lbsvc.net.connector import dial
 from lbsvc.net.deadlines import Deadlines
 from lbsvc.net.drain import Drain
 from lbsvc.net.listener import Descriptors, Listener, open_sockets, raise_descriptor_limit
@@ -46,6 +44,8 @@ from lbsvc.observe.events import Events, level_in_force
 from lbsvc.observe.logwriter import Destinations
 from lbsvc.observe.metrics import LbsvcCollector, ReactorLag
 from lbsvc.observe.twistedlog import install as take_over_logging
+from lbsvc.routing import routing_table
+from lbsvc.signals import obey_signals
 
 #: How many young objects may gather before a collection looks at them. Requests leave no cycles behind, so that the
 #: default of 700 only costs (tests/bench, `http`: 6 %); what does form cycles is still found.
@@ -79,7 +79,7 @@ class Balancer(MultiService):
         self.reloads = {"success": 0, "failure": 0}
         self.last_reload_ok = True
         self.pools: list[Pool] = []
-        self.listeners: list[ListenerBooks] = []
+        self._books: list[ListenerBooks] = []
         self._listeners: list[Listener] = []
         self._sites: list[HttpSite | RelaySite] = []
         self._upstreams: dict[str, Upstreams] = {}
@@ -87,6 +87,13 @@ class Balancer(MultiService):
         self._stopping: Deferred[Any] | None = None
 
     # -- as metrics see it
+
+    @property
+    def listeners(self) -> list[ListenerBooks]:
+        """The listeners' books, brought up to date."""
+        for site in self._sites:
+            site.count()
+        return self._books
 
     @property
     def log_dropped(self) -> Mapping[str, int]:
@@ -115,7 +122,7 @@ class Balancer(MultiService):
         self._open_logs()
         self.lag = ReactorLag(self.reactor)
         self.deadlines = Deadlines(self.reactor)
-        self._checker = HealthChecker(self.reactor, self._rng, time.time, self._flipped)
+        self._checker = HealthChecker(self.reactor, self._rng, self._flipped, dial, time.time)
         descriptors = Descriptors(limit, self._descriptors_scarce)
         for pool_settings in self.settings.pools.values():
             self._make_pool(pool_settings)
@@ -125,9 +132,9 @@ class Balancer(MultiService):
         super().startService()
         self.deadlines.start()
         self.lag.start()
+        # Members first: the checker's first round is of whoever is there when it starts.
+        answers = [answer for membership in self._memberships for answer in membership.start()]
         self._checker.setServiceParent(self)
-        for membership in self._memberships:
-            membership.start()
         for listener in self._listeners:
             listener.accept()
             for address in listener.addresses:
@@ -138,7 +145,7 @@ class Balancer(MultiService):
                     listener=listener.name,
                     bind=address,
                 )
-        self._checker.first_round.addCallback(self._first_round_over)
+        DeferredList([self._checker.first_round, *answers]).addCallback(self._first_round_over)
         self.reactor.callWhenRunning(self._running)
 
     def _open_logs(self) -> None:
@@ -179,12 +186,12 @@ class Balancer(MultiService):
 
     def _make_listener(self, settings: ListenerSettings, descriptors: Descriptors) -> None:
         books = ListenerBooks(settings.name, settings.protocol)
-        self.listeners.append(books)
+        self._books.append(books)
         log = self._access.log if self._access is not None and settings.access_log else None
         site: HttpSite | RelaySite
         connect: Callable[[str], Protocol]
         if settings.protocol == "http":
-            table = self._routing_table(settings, books)
+            table = routing_table(settings, books, self._upstreams)
             http_site = site = HttpSite(settings, table, books, self.reactor, self.deadlines, time.time, self._ids, log)
             connect = lambda peer: ServerConnection(http_site, peer)  # noqa: E731 - one of two
         else:
@@ -207,31 +214,6 @@ class Balancer(MultiService):
         site.on_open, site.on_close = listener.connected, listener.lost
         self._sites.append(site)
         self._listeners.append(listener)
-
-    def _routing_table(self, settings: ListenerSettings, books: ListenerBooks) -> RoutingTable:
-        def destination(name: str, pool: str | None, answer: Answer | None) -> Destination:
-            upstreams = self._upstreams[pool] if pool is not None else None
-            return Destination(name, books.route(name, pool or "none"), upstreams, answer)
-
-        routes = []
-        for route in settings.routes:
-            answer: Answer | None = None
-            if route.respond is not None:
-                answer = answering(route.respond)
-            elif route.redirect is not None:
-                answer = redirect_answer(route.redirect, route.match.path)
-            match = route.match
-            pattern = Pattern(
-                match.host,
-                match.path.encode() if match.path is not None else None,
-                frozenset(method.encode() for method in match.methods),
-                tuple((name.encode(), value.encode("latin-1", "replace")) for name, value in match.headers),
-            )
-            routes.append(Route(route.name, pattern, destination(route.name, route.pool, answer)))
-        default = None
-        if settings.pool is not None:
-            default = Route("default", Pattern(), destination("default", settings.pool, None))
-        return RoutingTable(routes, default)
 
     def _bind(self) -> None:
         """Every socket, or none and every refusal."""
@@ -260,26 +242,15 @@ class Balancer(MultiService):
             self._serve_admin(admin, sockets)
 
     def _serve_admin(self, admin: AdminSettings, sockets: list[Any]) -> None:
-        collector = LbsvcCollector(self)
-        site = make_site(admin, self.ready, collector, self._before_scrape, self.reactor)
+        collector = LbsvcCollector(self, self.lag.histogram)
+        site = make_site(self.reactor, collector, self.ready, admin.bind.host, admin.hosts, admin.token)
         for made in sockets:
             self._admin_ports.append(self.reactor.adoptStreamPort(made.fileno(), made.family, site))
             made.close()
 
-    def _before_scrape(self) -> None:
-        for site in self._sites:
-            site.count()
-
     def _running(self) -> None:
         """The reactor runs: signals are ours, and what has been made so far stays."""
-        names = (("SIGTERM", self._asked_to_stop), ("SIGINT", self._asked_to_stop))
-        for name, handle in names:
-            number = getattr(signal, name)
-            ordinary = signal.getsignal(number)
-            signal.signal(number, lambda n, frame, ordinary=ordinary, handle=handle: handle(n, frame, ordinary))
-        signal.signal(signal.SIGHUP, lambda n, frame: self.reactor.callFromThread(self._asked_to_reload))
-        signal.signal(signal.SIGUSR1, lambda n, frame: self.reactor.callFromThread(self._reopen_logs))
-        signal.signal(signal.SIGUSR2, lambda n, frame: self.reactor.callFromThread(self._asked_to_upgrade))
+        obey_signals(self.reactor, self)
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
@@ -316,29 +287,26 @@ class Balancer(MultiService):
             "warn", "listener.paused", f"accepting pauses while descriptors are scarce (limit {limit})", limit=limit
         )
 
-    # -- signals
+    # -- what signals ask for
 
-    def _asked_to_stop(self, number: int, frame: Any, ordinary: Any) -> None:
-        """The first one drains, the second one stops now."""
-        if self._stopping is None and self._drain is None:
-            ordinary(number, frame)
-        else:
-            self.reactor.callFromThread(self._stop_now)
-
-    def _stop_now(self) -> None:
+    def stop_now(self) -> None:
+        """Told to stop while stopping: no more waiting."""
         if self._drain is not None:
             self.emit("warn", "service.draining", "told to stop a second time: stopping now")
             self._drain.force()
 
-    def _asked_to_reload(self) -> None:
+    def reload(self) -> None:
+        """Refused, until it can be done."""
         self.reloads["failure"] += 1
         self.last_reload_ok = False
         self.emit("error", "config.refused", "SIGHUP: reload is not supported yet; the configuration in force stays")
 
-    def _asked_to_upgrade(self) -> None:
+    def upgrade(self) -> None:
+        """Refused, until it can be done."""
         self.emit("error", "service.upgrade", "SIGUSR2: upgrade is not supported yet")
 
-    def _reopen_logs(self) -> None:
+    def reopen_logs(self) -> None:
+        """Log files may have been renamed."""
         for complaint in self._logs.reopen():
             self.emit("error", "log.reopen", complaint)
 
@@ -358,13 +326,20 @@ class Balancer(MultiService):
             self._sites,
             self._count_open,
             lambda text: self.emit("info", "service.draining", text),
+            self._accepting_ends,
         )
         self._stopping = self._drain.run()
         self._stopping.addCallback(self._drained)
         return self._stopping
 
+    def _accepting_ends(self) -> None:
+        """What is left to do needs no more checks, and backends of our own (`respond` listeners) are about to fail theirs."""
+        self._checker.disownServiceParent()
+        for listener in self._listeners:
+            self.emit("info", "listener.closed", f"{listener.name} accepts no more", listener=listener.name)
+
     def _count_open(self) -> int:
-        return sum(books.open for books in self.listeners)
+        return sum(books.open for books in self._books)
 
     def _drained(self, result: object) -> Any:
         """Everything is answered or cut: stop the rest, the admin interface last."""
@@ -379,16 +354,10 @@ class Balancer(MultiService):
             port.stopListening()
 
         def end(result: object) -> None:
-            self.emit("info", "service.stopped", "stopped")
             if self._access is not None:
                 self._access.close()
+            self.emit("info", "service.stopped", "stopped")
             self._unlog()
             self._logs.close(2.0)
 
         return stopped.addBoth(end)
-
-
-def redirect_answer(rule: Any, pattern: str | None) -> Answer:
-    """The answer of a `redirect` route; `*` in it stands for what the pattern's `*` matched."""
-    prefix = pattern[:-1] if pattern is not None and pattern.endswith("*") else None
-    return lambda head: redirect(rule, prefix, head.target)

@@ -11,6 +11,8 @@ import ipaddress
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from lbsvc.config.schema import BackendSettings, PoolSettings
 from lbsvc.core.backend import Backend
 from lbsvc.core.pool import Pool
@@ -57,8 +59,8 @@ class Membership:
             host, name = address or "", entry.name if address is None else f"{entry.name}@{address}"
         return Backend(self.pool.name, name, entry.address, host, entry.port, entry.weight, entry.backup)
 
-    def start(self) -> None:
-        """Fill the pool and begin to resolve."""
+    def start(self) -> list[Deferred[None]]:
+        """Fill the pool and begin to resolve; gives what fires when each name has been looked up once."""
         for members in self._members:
             self._check(members)
         self.pool.set_members([member for members in self._members for member in members])
@@ -73,6 +75,7 @@ class Membership:
                 )
                 self._watches.append(watch)
                 watch.start()
+        return [watch.first_answer for watch in self._watches]
 
     def stop(self) -> None:
         for watch in self._watches:

@@ -12,7 +12,8 @@ import sys
 from typing import Any, NoReturn
 
 from twisted.application.service import IService
-from twisted.python.usage import Options as UsageOptions, UsageError
+from twisted.python.usage import Options as UsageOptions
+from twisted.python.usage import UsageError
 from typing_extensions import override
 
 from lbsvc import __version__

@@ -23,12 +23,14 @@ FLOORS = {
     "app": 6,
     "membership": 6,
     "reload": 6,
+    "routing": 6,
+    "signals": 6,
     "tap": 7,
     "ctl": 7,
 }
 
 #: Who may know a neighbour on the same floor, and never the other way round.
-NEIGHBOURS = {("admin", "observe"), ("app", "membership"), ("app", "reload")}
+NEIGHBOURS = {("admin", "observe"), ("app", "membership"), ("app", "reload"), ("app", "routing"), ("app", "signals")}
 
 #: What core may not know: sockets, clocks and chance are given to it.
 OUTSIDE_CORE = {"twisted", "time", "random", "socket", "select", "asyncio", "threading", "os", "datetime"}

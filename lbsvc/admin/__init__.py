@@ -1,0 +1,1 @@
+"""Floor 5: the admin listener: /livez, /readyz, /metrics."""

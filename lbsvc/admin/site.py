@@ -19,7 +19,8 @@ from typing_extensions import override
 
 from lbsvc.admin.channel import IDLE_TIMEOUT, AdminRequest, AdminSite
 from lbsvc.admin.gate import Gate, gate_for
-from lbsvc.admin.metricspage import Rendering, encoded, negotiate
+from lbsvc.admin.metricspage import Rendering, negotiate
+from lbsvc.observe.exposition import slices
 from lbsvc.observe.metrics import LbsvcCollector
 
 #: Gives None when ready, else the reason in words.
@@ -84,11 +85,11 @@ class Metrics(Page):
     @override
     def show(self, request: AdminRequest) -> None:
         accept = b",".join(request.requestHeaders.getRawHeaders(b"Accept", []))
-        encoder, content_type = negotiate(accept.decode("latin-1"))
+        content_type, openmetrics = negotiate(accept.decode("latin-1"))
         request.setHeader(b"Vary", b"Accept")
         rendering = Rendering(
             self._clock,
-            encoded(self._collector, encoder, content_type.startswith("application/openmetrics-text")),
+            slices(self._collector, openmetrics),
             lambda page: request.answer(page, content_type.encode("ascii")),
             lambda: request.fail(500, "the metrics cannot be rendered; the event log says why"),
         )

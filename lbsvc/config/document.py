@@ -5,7 +5,7 @@ unknown anchors and keys that are no text are mistakes, collected as far as the 
 multiply are bounded, so that no text costs more than a small multiple of its own size. Anchors, aliases and merge
 keys (`<<`) work: an entry that was merged keeps the place where it is written. Called by loader.py.
 
-Decision: 2025-11, our own composer over PyYAML's events (libyaml's where there is one) instead of yaml.compose. The
+Decision: 2026-11, our own composer over PyYAML's events (libyaml's where there is one) instead of yaml.compose. The
 composers recurse without a bound, libyaml's on the C stack, resolve scalars by YAML 1.1, raise at the first fault, and
 lose where an alias stands. The events have none of these troubles.
 """

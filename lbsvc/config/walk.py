@@ -8,7 +8,7 @@ tables (listeners.py, pools.py, service.py).
 Promises: no message shows what came out of a variable; it names the variable instead. The place is that of the key for
 a wrong value, of the item in a list, of the mapping where a key is missing.
 
-Decision: 2025-11, our own walk instead of pydantic. pydantic knows no places, and hides the errors of a section behind
+Decision: 2026-11, our own walk instead of pydantic. pydantic knows no places, and hides the errors of a section behind
 an unknown key in it; contract.md wants both, and "not supported yet" and notes on defaults fit neither of its models.
 """
 

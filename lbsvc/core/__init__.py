@@ -1,0 +1,1 @@
+"""Floor 1: decisions and books, without sockets, clocks or randomness of their own."""

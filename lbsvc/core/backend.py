@@ -11,7 +11,7 @@ neither does a lease that we gave up ourselves.
 from __future__ import annotations
 
 import enum
-from typing import Final
+from typing import Any, Final
 
 from lbsvc.core.books import Histogram
 
@@ -109,7 +109,7 @@ class Backend:
         #: (did it pass, wall clock time, in words)
         self.last_check: tuple[bool, float, str] | None = None
         #: Idle upstream connections; owned by http/pooling.py, core never looks inside.
-        self.idle: list[object] = []
+        self.idle: list[Any] = []
 
     @property
     def is_eligible(self) -> bool:

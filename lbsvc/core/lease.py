@@ -39,6 +39,8 @@ class Lease:
     def release(self, outcome: Outcome, code: int = 0, seconds: float = 0.0) -> None:
         """Give the backend back; `code` is the HTTP status (0 for tcp), `seconds` how long it took.
 
+        An http failure before any status passes a code that is not 0 (-1, say): failures look no further.
+
         Hot path, paid for by tests/bench/pick_cost.py: everything is inlined.
         """
         pool = self._pool

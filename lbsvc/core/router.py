@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lbsvc.core.paths import normal_path
 
@@ -34,7 +35,7 @@ class Route:
 
     __slots__ = ("action", "match", "name")
 
-    def __init__(self, name: str, match: Pattern, action: object) -> None:
+    def __init__(self, name: str, match: Pattern, action: Any) -> None:
         self.name = name
         self.match = match
         self.action = action

@@ -21,7 +21,7 @@ from lbsvc.core.backend import Backend, Outcome
 from lbsvc.errors import ProtocolViolation
 from lbsvc.http.chunked import encode_chunk, encode_end
 from lbsvc.http.fields import Rules
-from lbsvc.http.h1 import ResponseReader
+from lbsvc.http.h1_responses import ResponseReader
 from lbsvc.http.messages import ResponseHead
 from lbsvc.net.deadlines import NEVER
 

@@ -11,11 +11,9 @@ Hot path (tests/bench, `http`): with a kept connection nothing here schedules, a
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
 from lbsvc.core.backend import Backend, Outcome
-from lbsvc.core.books import BUCKETS, METHODS
 from lbsvc.core.lease import Lease
 from lbsvc.core.paths import normal_path
 from lbsvc.core.retry import backoff_delay, may_repeat
@@ -24,6 +22,7 @@ from lbsvc.http import responses
 from lbsvc.http.chunked import encode_chunk, encode_end
 from lbsvc.http.forwarding import request_head
 from lbsvc.http.messages import CHUNKED, RequestHead, ResponseHead
+from lbsvc.http.settling import settle
 
 if TYPE_CHECKING:
     from lbsvc.http.client import UpstreamConnection
@@ -399,52 +398,4 @@ class Exchange:
         """Count it and log it, once."""
         self.is_over = True
         self.kept = None
-        site = self.site
-        books = site.books
-        books.in_flight -= 1
-        reason = self.reason
-        if reason != "ok":  # those are counted by HttpSite.count, from the requests of all routes
-            books.terminations[reason] = books.terminations.get(reason, 0) + 1
-        destination = self.destination
-        route = destination.books if destination is not None else site.unrouted
-        method = self.head.method
-        key = (method if method in METHODS else b"other", self.status)
-        requests = route.requests
-        requests[key] = requests.get(key, 0) + 1
-        seconds = now - self.began
-        route.duration.counts[bisect_left(BUCKETS, seconds)] += 1
-        route.duration.total += seconds
-        if site.log is not None:
-            self._log(seconds)
-
-    def _log(self, seconds: float) -> None:
-        """The access record, in the order of lbsvc.core.record."""
-        head, site, destination = self.head, self.site, self.destination
-        backend = self.released.name if self.released is not None else None
-        site.log(  # type: ignore[misc]
-            (
-                site.wall(),
-                self.id,
-                site.books.name,
-                "HTTP/1.1" if head.minor else "HTTP/1.0",
-                self.connection.peer,
-                self.connection.peer,
-                head.method,
-                head.host,
-                head.target,
-                self.status,
-                self.connection.take_bytes_in(),
-                self.bytes_out,
-                destination.name if destination is not None else "none",
-                destination.pool if destination is not None else None,
-                backend,
-                self.attempts,
-                self.reason,
-                None,
-                self.connected_at - self.began if self.connected_at else None,
-                self.first_at - self.began if self.first_at else None,
-                seconds,
-                head.section.get(b"user-agent"),
-                head.section.get(b"referer"),
-            )
-        )
+        settle(self, now)

@@ -22,7 +22,7 @@ from lbsvc.errors import ProtocolViolation
 from lbsvc.http.chunked import encode_chunk, encode_end
 from lbsvc.http.exchange import Exchange
 from lbsvc.http.forwarding import identity_lines
-from lbsvc.http.h1 import RequestReader
+from lbsvc.http.h1_requests import RequestReader
 from lbsvc.http.messages import RequestHead, ResponseHead, Section
 from lbsvc.http.site import HttpSite
 from lbsvc.net.deadlines import NEVER

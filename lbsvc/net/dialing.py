@@ -75,7 +75,7 @@ class DialedClient(FastConnection, ClientMixin):
     @override
     def logPrefix(self) -> str:
         protocol = getattr(self, "protocol", None)
-        return "-" if protocol is None else f"{self._getLogPrefix(protocol)},client"
+        return f"{self._last.__name__ if protocol is None else self._getLogPrefix(protocol)},client"
 
     @override
     def __repr__(self) -> str:
@@ -104,7 +104,7 @@ class FastClient(FastConnection, tcp.Client):
 
     @override
     def _connectDone(self) -> None:
-        # Twisted's, but that the transport may write at once from the moment it is connected, and reads after makeConnection.
+        # Twisted's, but that the transport may write at once from the moment it is connected.
         self.protocol = self.connector.buildProtocol(self.getPeer())
         self.connected = 1
         self.logstr = f"{self._getLogPrefix(self.protocol)},client"
@@ -113,9 +113,8 @@ class FastClient(FastConnection, tcp.Client):
             self.protocol = Protocol()
             self.loseConnection()
         else:
-            self._read_later = True
+            self.startReading()
             self.protocol.makeConnection(self)
-            self._begin_reading()
 
 
 class Dial:

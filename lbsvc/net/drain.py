@@ -44,6 +44,7 @@ class Drain:
         sites: Sequence[Site],
         count_open: Callable[[], int],
         emit: Callable[[str], None],
+        closing: Callable[[], None],
     ) -> None:
         self._clock = clock
         self._delay = delay
@@ -52,6 +53,7 @@ class Drain:
         self._sites = sites
         self._count_open = count_open
         self._emit = emit
+        self._closing = closing
         self._done: Deferred[None] = Deferred()
         self._waiting: list[Callable[[], None]] = []
         self._deadline = 0.0
@@ -83,6 +85,7 @@ class Drain:
 
     def _stop_accepting(self) -> None:
         self._waiting = []
+        self._closing()
         for listener in self._listeners:
             listener.close()
         for site in self._sites:

@@ -35,7 +35,7 @@ MOST_ACCEPTS = 128
 
 
 class FastServer(FastConnection, tcp.Server):
-    """An accepted connection; it reads only once its maker has called `_begin_reading`."""
+    """An accepted or adopted connection; that of a factory with buildLean reads once `_begin_reading` is called."""
 
     _base = FastConnection
     client: Any
@@ -69,18 +69,19 @@ class FastServer(FastConnection, tcp.Server):
         self.sessionno = sessionno
         self.connected = 1
         self._direct = True
-        self._read_later = True
         if server is None:
             self._shouldShutdown = True  # adopted: whoever gave the descriptor still has its own copy
+            self.startReading()
+        elif server._build is None:
+            self.startReading()
+        else:
+            self._read_later = True
 
     @classmethod
     def _fromConnectedSocket(cls, fileDescriptor: int, addressFamily: int, factory: Any, reactor: Any) -> Any:  # noqa: N803
-        self = super()._fromConnectedSocket(fileDescriptor, addressFamily, factory, reactor)
-        if self is not None:
-            if not self.disconnected:
-                self.setTcpNoDelay(True)
-            self._begin_reading()
-        return self
+        with socket.fromfd(fileDescriptor, addressFamily, socket.SOCK_STREAM) as skt:
+            skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return super()._fromConnectedSocket(fileDescriptor, addressFamily, factory, reactor)
 
     @property
     def hostname(self) -> Any:  # type: ignore[override]
@@ -100,17 +101,16 @@ class FastServer(FastConnection, tcp.Server):
 
     @property
     def logstr(self) -> str:  # type: ignore[override]
-        protocol = self.__dict__.get("protocol")
-        prefix = "-" if protocol is None else self._getLogPrefix(protocol)
+        protocol = getattr(self, "protocol", None)
+        prefix = self._last.__name__ if protocol is None else self._getLogPrefix(protocol)
         return f"{prefix},{self.sessionno},{self.client[0]}"
 
     @override
     def __repr__(self) -> str:
-        if "repstr" in self.__dict__:
+        if self.server is None:
             return self.repstr
-        protocol = self.__dict__.get("protocol")
-        name = "closed connection" if protocol is None else protocol.__class__.__name__
-        return f"<{name} #{self.sessionno} on {getattr(self.server, '_realPortNumber', None)}>"
+        name = getattr(self, "protocol", None).__class__.__name__ if self.connected else self._last.__name__
+        return f"<{name} #{self.sessionno} on {self.server._realPortNumber}>"
 
 
 class FastUnixServer(FastServer):

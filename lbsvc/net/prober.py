@@ -74,6 +74,11 @@ class Prober:
         self._loop = LoopingCall(self._tick)
         self._loop.clock = reactor
 
+    @property
+    def was_asked(self) -> bool:
+        """Is its first check over?"""
+        return not self._is_first
+
     def start(self) -> None:
         """Check now, and from now on."""
         self._loop.start(self.policy.interval)
@@ -161,14 +166,16 @@ class HealthChecker(Service):
         self._dial = dial
         self._wall = wall
         self._probers: dict[Backend, Prober] = {}
-        self._awaited: set[Prober] | None = None  # None: not started yet, or the round is over
-        self._had_round = False
+        #: Rounds that are not over: who is still awaited, and what fires then.
+        self._rounds: list[tuple[set[Prober], Deferred[None]]] = []
+        self._had_first_round = False
 
     def add(self, pool: Pool, backend: Backend, policy: HealthCheckPolicy) -> None:
         """Check this backend from now on (or from the start of the service)."""
         if backend in self._probers:
             raise ValueError(f"{backend!r} is checked already")
         prober = Prober(self._reactor, policy, backend, pool, self._rng, self._on_flip, self._dial, self._wall)
+        prober.first_verdict.addCallback(self._heard, prober)
         self._probers[backend] = prober
         if self.running:
             prober.start()
@@ -178,17 +185,22 @@ class HealthChecker(Service):
         prober = self._probers.pop(backend, None)
         if prober is not None:
             prober.stop()
-            self._arrived(prober)
+            self._heard(None, prober)
+
+    def everyone_asked(self) -> Deferred[None]:
+        """Fires when each backend that is checked now has a verdict, or its first timeout is over; at once if so."""
+        over: Deferred[None] = Deferred()
+        self._rounds.append(({prober for prober in self._probers.values() if not prober.was_asked}, over))
+        self._look_round()
+        return over
 
     @override
     def startService(self) -> None:
         super().startService()
         probers = list(self._probers.values())
-        if not self._had_round:
-            self._had_round = True
-            self._awaited = set(probers)
-            for prober in probers:
-                prober.first_verdict.addCallback(self._heard, prober)
+        if not self._had_first_round:
+            self._had_first_round = True
+            self._rounds.append((set(probers), self.first_round))
         for prober in probers:
             prober.start()
         self._look_round()
@@ -196,22 +208,20 @@ class HealthChecker(Service):
     @override
     def stopService(self) -> None:
         super().stopService()
-        self._awaited = None
+        self._rounds.clear()
         for prober in self._probers.values():
             prober.stop()
 
     def _heard(self, _: None, prober: Prober) -> None:
-        self._arrived(prober)
-
-    def _arrived(self, prober: Prober) -> None:
-        if self._awaited is not None:
-            self._awaited.discard(prober)
-            self._look_round()
+        for awaited, _over in self._rounds:
+            awaited.discard(prober)
+        self._look_round()
 
     def _look_round(self) -> None:
-        if self._awaited is not None and not self._awaited:
-            self._awaited = None
-            self.first_round.callback(None)
+        over = [each for awaited, each in self._rounds if not awaited]
+        self._rounds = [each for each in self._rounds if each[0]]
+        for each in over:
+            each.callback(None)
 
     def __repr__(self) -> str:
         return f"<HealthChecker of {len(self._probers)} backends>"

@@ -8,8 +8,8 @@ Promises, over and above EPollReactor's:
 - TCP connections are `net/transports.py`, TCP ports and adopted ports `net/ports.py`; `dial` is `net/dialing.py`.
 - An event is passed on only to the selectable it was meant for: one whose descriptor was closed since the poll, even if the
   number is in use again, and one that is no longer read or written, get nothing.
-- An exception out of a selectable is logged, with its log prefix, and costs that connection only. No log context is kept while
-  things go well (3 us an event): what protocols log by themselves carries no `system`.
+- An exception out of a selectable is logged and costs that connection only. There is a log context as on any reactor, but its
+  `system` is made when something is logged: making one for each event costs 3 us.
 - A connection that is closed with nothing left to send is lost at the end of the turn, not inside loseConnection.
 """
 
@@ -20,7 +20,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from errno import EINTR
-from select import EPOLLIN, EPOLLOUT
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from time import monotonic
 from typing import Any
 
@@ -31,6 +31,7 @@ from twisted.internet.interfaces import IProtocol
 from twisted.internet.main import installReactor
 from twisted.internet.posixbase import _NO_FILEDESC
 from twisted.internet.tcp import Connector
+from twisted.python import context as log_context
 from twisted.python import log
 from typing_extensions import override
 
@@ -42,7 +43,7 @@ from lbsvc.net.transports import FastConnection
 MOST_EVENTS = 512
 """Events taken in one poll; epoll hands out the rest in turn. Twisted's own limit grows with the idle connections."""
 
-_IN_OUT = EPOLLIN | EPOLLOUT
+_HANG_UP = EPOLLHUP | EPOLLERR
 
 
 class Reactor(EPollReactor):
@@ -56,6 +57,8 @@ class Reactor(EPollReactor):
         self._fresh: set[int] = set()
         # Transports with nothing queued whose close, or end of writing, is due at the end of this turn.
         self._soon: deque[FastConnection] = deque()
+        # Whose event is being handled: asked only if something is logged.
+        self._owner: Any = None
         super().__init__()
 
     # The loop
@@ -63,6 +66,10 @@ class Reactor(EPollReactor):
     @override
     def mainLoop(self) -> None:
         """As ReactorBase.mainLoop, but runUntilCurrent is called only when it has something to do."""
+        log_context.call({log.ILogContext: _LogOwner(self)}, self._loop)
+        log.msg("Main loop terminated.")
+
+    def _loop(self) -> None:
         while self._started:
             with _topHandler:
                 while self._started:
@@ -77,18 +84,17 @@ class Reactor(EPollReactor):
                         self.runUntilCurrent()
                     timeout = self.timeout() if self._pendingTimedCalls or self._newTimedCalls else None
                     self.doIteration(self.running and timeout)
-        log.msg("Main loop terminated.")
 
     @override
     def iterate(self, delay: float = 0.0) -> None:
         # May be called from within an event: the outer batch must still know what is fresh to it.
-        outer = self._fresh
-        self._fresh = set()
+        fresh, owner = self._fresh, self._owner
+        self._fresh, self._owner = set(), None
         try:
-            super().iterate(delay)
+            log_context.call({log.ILogContext: _LogOwner(self)}, super().iterate, delay)
         finally:
-            outer |= self._fresh
-            self._fresh = outer
+            fresh |= self._fresh
+            self._fresh, self._owner = fresh, owner
 
     @override
     def doPoll(self, timeout: float | None) -> None:
@@ -103,27 +109,43 @@ class Reactor(EPollReactor):
             if problem.errno == EINTR:
                 return
             raise
-        reads = self._reads
         fresh = self._fresh
         fresh.clear()
+        reads = self._reads
+        writes = self._writes
         for fd, event in events:
-            if event == EPOLLIN:
-                if fd not in reads or (fresh and fd in fresh):
-                    continue
-                selectable = selectables[fd]
-                try:
-                    if selectable.fileno() == -1:
-                        why = _NO_FILEDESC
-                    else:
-                        why = selectable.doRead()
+            if fresh and fd in fresh:
+                continue
+            if event & EPOLLIN:
+                if fd in reads:
+                    self._owner = selectable = selectables[fd]
+                    try:
+                        why = _NO_FILEDESC if selectable.fileno() == -1 else selectable.doRead()
+                    except BaseException:
+                        self._failed(selectable)
+                        continue
                     if why:
-                        self._disconnectSelectable(selectable, why, why is not _NO_FILEDESC)
+                        self._end(selectable, why, why is not _NO_FILEDESC)
+                        continue
+                if event == EPOLLIN:
+                    continue
+            elif event & _HANG_UP:
+                if fd in selectables:
+                    log.callWithLogger(selectables[fd], self._doReadOrWrite, selectables[fd], fd, event)
+                continue
+            # What doRead did meanwhile counts: it may have ended the connection, and another may have the number.
+            if event & EPOLLOUT and fd in writes and fd not in fresh:
+                self._owner = selectable = selectables[fd]
+                try:
+                    why = _NO_FILEDESC if selectable.fileno() == -1 else selectable.doWrite()
                 except BaseException:
                     self._failed(selectable)
-            elif fd in selectables and fd not in fresh:
-                log.callWithLogger(selectables[fd], self._doReadOrWrite, selectables[fd], fd, event)
+                    continue
+                if why:
+                    self._end(selectable, why, False)
         if self._soon:
             self._settle()
+        self._owner = None
 
     doIteration = doPoll  # noqa: N815
 
@@ -131,19 +153,15 @@ class Reactor(EPollReactor):
         """An exception is being handled that came out of a selectable: log it as Twisted does, and lose the connection."""
         why = sys.exc_info()[1]
         log.callWithLogger(selectable, log.err)
-        log.callWithLogger(selectable, self._disconnectSelectable, selectable, why, False)
+        self._end(selectable, why, False)
 
-    @override
-    def _doReadOrWrite(self, selectable: Any, fd: int, event: int) -> None:
-        # An event that is both is read first; what that ends is not written any more.
-        if event & _IN_OUT == _IN_OUT:
-            super()._doReadOrWrite(selectable, fd, event & ~EPOLLOUT)
-            if fd not in self._writes or fd in self._fresh or self._selectables.get(fd) is not selectable:
-                return
-            event = EPOLLOUT
-        elif not event & EPOLLIN and event & EPOLLOUT and fd not in self._writes:
-            return
-        super()._doReadOrWrite(selectable, fd, event)
+    def _end(self, selectable: Any, why: Any, is_read: bool) -> None:
+        try:
+            self._disconnectSelectable(selectable, why, is_read)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            log.callWithLogger(selectable, log.err)
 
     # Selectables
 
@@ -188,13 +206,14 @@ class Reactor(EPollReactor):
                 transport = soon.popleft()
                 transport._settling = False
                 if not transport.disconnected:
-                    log_why = None
+                    self._owner = transport
                     try:
-                        log_why = transport.doWrite()
-                        if log_why:
-                            self._disconnectSelectable(transport, log_why, False)
+                        why = transport.doWrite()
                     except BaseException:
                         self._failed(transport)
+                        continue
+                    if why:
+                        self._end(transport, why, False)
 
     @override
     def removeAll(self) -> list[Any]:
@@ -223,7 +242,7 @@ class Reactor(EPollReactor):
         port: Any,
         factory: Any,
         timeout: float = 30.0,
-        bindAddress: Any = None,  # noqa: N803
+        bindAddress: Any = None,
     ) -> Any:
         connector = _FastConnector(host, port, factory, timeout, bindAddress, self)
         connector.connect()
@@ -236,7 +255,7 @@ class Reactor(EPollReactor):
         return dialing.dial(self, host, port, protocol, failed)
 
     @override
-    def adoptStreamPort(self, fileDescriptor: int, addressFamily: Any, factory: Any) -> Any:  # noqa: N803
+    def adoptStreamPort(self, fileDescriptor: int, addressFamily: Any, factory: Any) -> Any:
         if addressFamily not in self._supportedAddressFamilies:
             raise error.UnsupportedAddressFamily(addressFamily)
         kind = port_for(addressFamily, factory)
@@ -254,19 +273,42 @@ class Reactor(EPollReactor):
         factory: Any,
         backlog: int = 50,
         mode: int = 0o666,
-        wantPID: int = 0,  # noqa: N803
+        wantPID: int = 0,
     ) -> Any:
         listening = port_for(socket.AF_UNIX, factory)(address, factory, backlog, mode, self, wantPID)
         listening.startListening()
         return listening
 
     @override
-    def adoptStreamConnection(self, fileDescriptor: int, addressFamily: Any, factory: Any) -> Any:  # noqa: N803
+    def adoptStreamConnection(self, fileDescriptor: int, addressFamily: Any, factory: Any) -> Any:
         if addressFamily not in self._supportedAddressFamilies:
             raise error.UnsupportedAddressFamily(addressFamily)
         if addressFamily == socket.AF_UNIX:
             return unix.Server._fromConnectedSocket(fileDescriptor, factory, self)
         return FastServer._fromConnectedSocket(fileDescriptor, addressFamily, factory, self)
+
+
+class _LogOwner(dict[str, Any]):
+    """Twisted's log context, whose `system` is the prefix of whoever's event is being handled, made when asked for."""
+
+    def __init__(self, reactor: Reactor) -> None:
+        super().__init__(log_context.get(log.ILogContext))
+        self._reactor = reactor
+
+    @override
+    def copy(self) -> dict[str, Any]:
+        owner = self._reactor._owner
+        if owner is None:
+            return dict(self)
+        try:
+            system = owner.logPrefix()
+        except Exception:
+            system = "(buggy logPrefix method)"
+        return {**self, "system": system}
+
+    @override
+    def __getitem__(self, key: str) -> Any:
+        return self.copy()[key] if key == "system" else super().__getitem__(key)
 
 
 class _FastConnector(Connector):

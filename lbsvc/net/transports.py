@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
-from errno import ENOBUFS
+from errno import ENOBUFS, EPIPE
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import _newtls, error, main, tcp
@@ -53,6 +53,7 @@ class FastConnection(tcp.Connection):
     _direct = False
     _read_later = False
     _settling = False
+    _reset = False
     _shouldShutdown = False  # close() alone ends it: nobody else holds this socket
     reactor: Reactor
 
@@ -79,7 +80,7 @@ class FastConnection(tcp.Connection):
         except OSError:
             return main.CONNECTION_LOST
         if not received:
-            return main.CONNECTION_DONE
+            return main.CONNECTION_LOST if self._reset else main.CONNECTION_DONE
         self.protocol.dataReceived(received)
         return None
 
@@ -131,10 +132,22 @@ class FastConnection(tcp.Connection):
             return
         try:
             sent = self._send(data)
-        except OSError:  # would block, or is broken: doWrite finds out which
+        except BlockingIOError:
             sent = 0
+        except OSError as problem:
+            sent = self._refused(problem)
         if sent != size:
             self._keep(data, sent)
+
+    def _refused(self, problem: OSError) -> int:
+        """A send failed; doWrite will find that out again, and say so. Nothing was sent.
+
+        But the failure has taken the reset out of the socket, and a read that comes first would take it for an orderly end.
+        (EPIPE: the peer had ended its side in order before; so a read says rightly.)
+        """
+        if problem.errno not in (EPIPE, ENOBUFS):
+            self._reset = True
+        return 0
 
     def _write_large(self, data: bytes) -> None:
         if self.producer is None:
@@ -147,8 +160,10 @@ class FastConnection(tcp.Connection):
     def _send_now(self, data: bytes) -> None:
         try:
             sent = self._send(memoryview(data)[: self.SEND_LIMIT])
-        except OSError:
+        except BlockingIOError:
             sent = 0
+        except OSError as problem:
+            sent = self._refused(problem)
         if sent != len(data):
             self._keep(data, sent)
 
@@ -291,6 +306,7 @@ class FastConnection(tcp.Connection):
             self.producer = None
         self._closeSocket(not issubclass(reason.type, error.ConnectionAborted))  # type: ignore[arg-type]
         protocol = self.protocol
+        self._last = protocol.__class__
         del self.protocol, self.socket, self.fileno, self._send, self._recv
         protocol.connectionLost(reason)
 
@@ -313,8 +329,10 @@ def _sequence_now(transport: FastConnection, iovec: Iterable[bytes]) -> None:
         return
     try:
         sent = transport.socket.sendmsg(pieces)
-    except OSError:
+    except BlockingIOError:
         sent = 0
+    except OSError as problem:
+        sent = transport._refused(problem)
     if sent != size:
         for index, piece in enumerate(pieces):
             if sent < len(piece):

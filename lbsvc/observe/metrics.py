@@ -16,6 +16,7 @@ import platform
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final, Protocol
 
 import twisted
@@ -24,7 +25,6 @@ from prometheus_client.core import (
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
-    UnknownMetricFamily,
 )
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
@@ -38,15 +38,13 @@ from lbsvc.core.books import BUCKETS, METHODS, Histogram, ListenerBooks, RouteBo
 from lbsvc.core.pool import Pool
 from lbsvc.errors import REASONS
 
-#: Samples in a part: half a millisecond or two of work.
-PART: Final = 500
-
 #: What a backend may be, each a 0/1 series; exactly one of them is 1. What people set hides what was found.
 STATES: Final = ("up", "down", "drain", "maint", "ejected", "unknown", "flapping")
 
 _CODES: Final = ("1xx", "2xx", "3xx", "4xx", "5xx")
 _METHOD_LABELS: Final = {method: method.decode() for method in METHODS}
-_BOUNDS: Final = tuple(floatToGoString(bound) for bound in (*BUCKETS, float("inf")))
+#: The `le` labels.
+BOUNDS: Final = tuple(floatToGoString(bound) for bound in (*BUCKETS, float("inf")))
 
 
 class View(Protocol):
@@ -90,15 +88,11 @@ class Series:
     labels: tuple[str, ...]
     rows: Callable[[View], Iterable[Row]]
 
-    def family(self, openmetrics: bool) -> Metric:
+    def family(self) -> CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily:
         if self.kind == "histogram":
             return HistogramMetricFamily(self.name, self.help, labels=self.labels)
         if self.kind == "gauge":
             return GaugeMetricFamily(self.name, self.help, labels=self.labels)
-        if openmetrics and self.name.removesuffix("_total") in _GAUGES:
-            # OpenMetrics takes _total off a counter's family name, and forbids two families of one name: this
-            # counter and the gauge beside it. As `unknown` the sample keeps the name that was promised.
-            return UnknownMetricFamily(self.name, self.help, labels=self.labels)
         return CounterMetricFamily(self.name, self.help, labels=self.labels)
 
 
@@ -106,47 +100,28 @@ class LbsvcCollector(Collector):
     """Everything there is to measure, read from `view`."""
 
     def __init__(self, view: View, lag: Histogram) -> None:
-        self._view = view
-        self._series = (*SERIES, Series("histogram", *_LAG, (), lambda _: [((), lag)]))
-        self._process = ProcessCollector(registry=None)
+        self.view = view
+        self.series = (*SERIES, Series("histogram", *_LAG, (), lambda _: [((), lag)]))
+        self.process = ProcessCollector(registry=None)
 
     @override
     def collect(self) -> Iterator[Metric]:
-        whole: Metric | None = None
-        for part in self.parts():
-            if whole is not None and part.name == whole.name and part.type == whole.type:
-                whole.samples.extend(part.samples)
-                continue
-            if whole is not None:
-                yield whole
-            whole = part
-        if whole is not None:
-            yield whole
-
-    def parts(self, openmetrics: bool = False) -> Iterator[Metric]:
-        """Families in pieces: parts of one family follow each other."""
-        for series in self._series:
-            family = series.family(openmetrics)
-            for labels, value in series.rows(self._view):
+        for series in self.series:
+            family = series.family()
+            for labels, value in series.rows(self.view):
                 if isinstance(value, Histogram):
-                    _add_histogram(family, labels, value)
+                    assert isinstance(family, HistogramMetricFamily)
+                    family.add_metric(labels, cumulative(value), value.total)
                 else:
-                    family.add_metric(labels, value)  # type: ignore[attr-defined]
-                if len(family.samples) >= PART:
-                    yield family
-                    family = series.family(openmetrics)
+                    assert not isinstance(family, HistogramMetricFamily)
+                    family.add_metric(labels, value)
             yield family
-        yield from self._process.collect()
+        yield from self.process.collect()
 
 
-def _add_histogram(family: Metric, labels: tuple[str, ...], histogram: Histogram) -> None:
-    total = 0
-    cumulative = []
-    for bound, count in zip(_BOUNDS, histogram.counts, strict=True):
-        total += count
-        cumulative.append((bound, total))
-    assert isinstance(family, HistogramMetricFamily)
-    family.add_metric(labels, cumulative, histogram.total)
+def cumulative(histogram: Histogram) -> list[tuple[str, int]]:
+    """Upper bound and count of what is not above it, as they stand now."""
+    return list(zip(BOUNDS, accumulate(histogram.counts), strict=True))
 
 
 class ReactorLag:
@@ -334,5 +309,3 @@ SERIES: Final = (
     Series("counter", "lbsvc_log_dropped_total", "Log lines that could not be written.", ("log",),
            lambda view: [((log,), count) for log, count in view.log_dropped.items()]),
 )  # fmt: skip
-
-_GAUGES: Final = frozenset(series.name for series in SERIES if series.kind == "gauge")

@@ -60,11 +60,12 @@ class TwistedEvents:
             level = "debug"
         if not self._events.wants(level):
             return
-        message = formatEvent(event)
-        failure = event.get("log_failure")
+        failure = event.get("log_failure") or event.get("failure")
         if not isinstance(failure, Failure):
-            self._events.emit(level, "twisted", message, logger=namespace)
+            self._events.emit(level, "twisted", formatEvent(event), logger=namespace)
             return
+        # `log.err` of the old module renders the traceback into its message; what it was told is in `why`.
+        message = str(event.get("why") or "Unhandled Error") if "isError" in event else formatEvent(event)
         summary = f"{failure.type.__name__}: {failure.getErrorMessage()}" if failure.type else str(failure)
         self._events.emit(
             level,

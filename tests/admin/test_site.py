@@ -89,6 +89,14 @@ class SiteCase(TestCase):
         self.site = make_site(
             reactor, LbsvcCollector(self.view, Histogram()), lambda: self.reason, "127.0.0.1", (), self.token
         )
+        self.leaving: list[Deferred[None]] = []
+        gone = self.site.connection_gone
+
+        def connection_gone() -> None:
+            gone()
+            self.leaving.pop().callback(None)
+
+        self.patch(self.site, "connection_gone", connection_gone)
         self.port: IListeningPort = reactor.listenTCP(0, self.site, interface="127.0.0.1")
         self.addCleanup(self.port.stopListening)
 
@@ -98,9 +106,14 @@ class SiteCase(TestCase):
         return address.port
 
     async def raw(self, request: bytes, finish: bool = False) -> bytes:
+        """Send it, and give what came back once both sides have ended."""
         asking = Asking(request, finish)
+        left: Deferred[None] = Deferred()
+        self.leaving.append(left)
         reactor.connectTCP("127.0.0.1", self.number(), Once(asking))
-        return await asking.ended
+        answer = await asking.ended
+        await left
+        return answer
 
     async def ask(self, target: str, method: str = "GET", host: str = "localhost", **headers: str) -> Answer:
         lines = [f"{method} {target} HTTP/1.1", f"Host: {host}", "Connection: close"]

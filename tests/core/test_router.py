@@ -44,6 +44,12 @@ class Paths(TestCase):
             for path in (b"/v1x", b"/v", b"/", b"/x/v1", b"/v1/../admin"):
                 self.assertEqual(name_of(routes, path=path), "default", path)
 
+    def test_prefixes_of_every_depth(self) -> None:
+        """A deep prefix is found whatever stands before and after it; the first in order wins."""
+        routes = table(Pattern(path=b"/a/b/c/*"), Pattern(path=b"/a/*"), Pattern(path=b"/a/b/*"))
+        for path, name in ((b"/a/b/c/d", "0"), (b"/a/b/c", "0"), (b"/a/b/x", "1"), (b"/a", "1"), (b"/b", "default")):
+            self.assertEqual(name_of(routes, path=path), name)
+
     def test_everything(self) -> None:
         """/* and * fit every path, as no path does."""
         for pattern in (b"/*", b"*", None):

@@ -7,7 +7,7 @@ from collections import Counter
 
 from tests.integration.cases import ProcessTestCase
 from tests.kit.processes import Nginx, RawClient, free_ports, get, until
-from tests.kit.upstreams import RecordingBackend, Send
+from tests.kit.upstreams import Answer, Forever, RecordingBackend, Send, response
 
 QUICK = {"type": "http", "path": "/health", "interval": "100ms", "timeout": "1s", "rise": 1, "fall": 1}
 
@@ -24,16 +24,16 @@ class KilledBackendTests(ProcessTestCase):
         finished = threading.Event()
         served = Counter[bytes]()
 
-        def load(_: int) -> Counter[int]:
-            seen = Counter[int]()
+        def load(_: int) -> Counter[tuple[int, bytes]]:
+            seen = Counter[tuple[int, bytes]]()
             with RawClient(port) as client:
                 while not finished.is_set():
                     answer = client.get("/")
-                    seen[answer.status] += 1
+                    seen[answer.status, b"" if answer.status == 200 else answer.body.split()[1]] += 1
                     served[answer.body] += 1
             return seen
 
-        def murder(_: int) -> Counter[int]:
+        def murder(_: int) -> Counter[tuple[int, bytes]]:
             try:
                 until(lambda: sum(served.values()) > 200, "under load")
                 servers[0].process.kill()
@@ -48,7 +48,7 @@ class KilledBackendTests(ProcessTestCase):
             return Counter()
 
         seen = sum(self.at_once(5, lambda n: load(n) if n else murder(n)), Counter())
-        self.assertEqual(set(seen), {200}, seen)
+        self.assertEqual(set(seen), {(200, b"")}, seen)
         self.assertEqual(set(served), {b"%d" % each for each in ports})
         self.assertEqual(
             [line["backend"] for line in balancer.events() if line["event"] == "backend.down"],
@@ -93,10 +93,9 @@ class DialTests(ProcessTestCase):
     def test_refused_post_is_sent_elsewhere(self) -> None:
         """A POST of which nothing was sent goes to another backend, whole; it is not one the rules forbid."""
         (closed,) = free_ports(1)
-        backend = self.backend(RecordingBackend([]))
-        backend.script = [Send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")]
+        backend = self.backend(RecordingBackend([Forever(Answer(lambda head, body: response(body)))]))
         _, port = self.serve(f"127.0.0.1:{closed}", backend.address)
         for _ in range(4):
             with RawClient(port) as client:
                 client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody")
-                self.assertEqual(client.response().status, 200)
+                self.assertEqual(client.response().body, b"body")

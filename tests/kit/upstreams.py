@@ -182,7 +182,10 @@ class HalfClose(Step):
     """Finish writing, go on reading."""
 
     def run(self, talk: Conversation) -> None:
-        talk.sock.shutdown(socket.SHUT_WR)
+        try:
+            talk.sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            raise Ended(str(error)) from None
 
 
 class Close(Step):
@@ -342,7 +345,7 @@ def echo_backend() -> RecordingBackend:
             while talk.more():
                 talk.send(bytes(talk.received))
                 talk.received.clear()
-            talk.sock.shutdown(socket.SHUT_WR)
+            HalfClose().run(talk)
             raise Ended("done")
 
     return RecordingBackend([Echo()])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from lbsvc.core.backend import Backend, Outcome
@@ -55,7 +56,7 @@ class Probing:
 
     @property
     def times(self) -> list[float]:
-        return [dialled.at for dialled in self.net.dials]
+        return [round(dialled.at, 6) for dialled in self.net.dials]
 
     @property
     def prober(self) -> Prober:
@@ -139,7 +140,7 @@ class Rounds(TestCase):
         """HC-3: checks are an interval apart, each within ten per cent of it, and not all alike."""
         probing = Probing(interval=5.0).start()
         probing.net.advance(500.0)
-        gaps = [later - earlier for earlier, later in zip(probing.times, probing.times[1:], strict=False)]
+        gaps = [later - earlier for earlier, later in pairwise(probing.times)]
         self.assertGreater(len(gaps), 90)
         for gap in gaps:
             self.assertLessEqual(abs(gap - 5.0), 0.5 + 1e-6)
@@ -160,7 +161,7 @@ class Rounds(TestCase):
         probing.net.answers[8001] = BLACK_HOLE
         probing.start()
         probing.net.advance(40.0)
-        for earlier, later in zip(probing.times, probing.times[1:], strict=False):
+        for earlier, later in pairwise(probing.times):
             self.assertGreaterEqual(later - earlier, 3.5)
         self.assertGreater(len(probing.times), 8)
 
@@ -186,7 +187,7 @@ class Rounds(TestCase):
             probing.net.advance(0.25, step=0.005)
         counts = probing.only.checks
         self.assertGreater(counts["success"] + counts["failure"], 8_000)
-        self.assertEqual(len(self.flushLoggedErrors(OSError)) > 1000, True)
+        self.assertGreater(len(self.flushLoggedErrors(OSError)), 1000)
         for answer, health in ((OPEN, "up"), (REFUSED, "down"), (OPEN, "up")):
             probing.net.answers[8001] = answer
             probing.net.advance(0.1, step=0.005)
@@ -322,6 +323,7 @@ class FirstRound(TestCase):
         self.watch(probing)
         probing.checker.stopService()
         probing.net.advance(10.0)
+        probing.checker.remove(probing.only)
         self.assertEqual(self.done, [])
 
     def test_added_later(self) -> None:
@@ -333,6 +335,21 @@ class FirstRound(TestCase):
         self.assertEqual((late.health, probing.times[-1]), ("up", 1.0))
         self.assertRaises(ValueError, probing.checker.add, probing.pool, late, probing.policy)
         self.assertEqual(repr(probing.checker), "<HealthChecker of 2 backends>")
+
+    def test_another_round(self) -> None:
+        """Whoever is there later can be awaited too: late names, say; it is over at once where all have been asked."""
+        probing = self.watch(Probing(interval=5.0, timeout=2.0))
+        rounds: list[str] = []
+        probing.checker.everyone_asked().addCallback(lambda _: rounds.append("all asked"))
+        self.assertEqual(rounds, ["all asked"])
+        late = member("z", health="unknown")
+        probing.net.answers[late.port] = BLACK_HOLE
+        probing.checker.add(probing.pool, late, probing.policy)
+        probing.checker.everyone_asked().addCallback(lambda _: rounds.append("late one too"))
+        probing.net.advance(1.9)
+        self.assertEqual(rounds, ["all asked"])
+        probing.net.advance(0.2)
+        self.assertEqual((rounds, late.health), (["all asked", "late one too"], "down"))
 
     def test_unchecked_ones_serve_only_if_nobody_else_does(self) -> None:
         """HC-10: until a first check has passed a backend serves only while no other is up."""
@@ -377,4 +394,4 @@ class RealSockets(TestCase):
         def judged(_: object) -> None:
             self.assertEqual(sorted(flips), ["a connected", "b status 200", "c connection refused"])
 
-        return gatherResults([checker.first_round]).addCallback(judged)
+        return checker.first_round.addCallback(judged)

@@ -11,8 +11,8 @@ from twisted.internet.task import Clock
 from lbsvc.core.backend import Outcome
 from tests.kit.wire import Peer, Wire
 
-#: How a port answers: refused, out of descriptors, silent to the dial, raising, or connected and then with these
-#: bytes: "..." keeps the connection open after them, None says nothing, the end of the bytes is the end of the connection.
+#: How a port answers a dial: refused, out of descriptors, not at all, by raising; or it is open and silent, or open and
+#: resets at the first byte. Bytes in place of a word are what it sends when a request's head has come, before it closes.
 REFUSED, EXHAUSTED, BLACK_HOLE, BROKEN, OPEN, RESET = "refused", "exhausted", "black hole", "broken", "open", "reset"
 
 
@@ -69,7 +69,7 @@ class Net:
         return dialled
 
     def _connect(self, dialled: Dialled, answer: str | bytes, protocol: Protocol) -> None:
-        def reply(peer: Peer, piece: bytes) -> None:
+        def reply(peer: Any, piece: bytes) -> None:
             if b"\r\n\r\n" in peer.received and isinstance(answer, bytes):
                 peer.transport.write(answer)
                 if not self.keep_open:

@@ -10,6 +10,8 @@ import warnings
 from twisted.application.runner import _runner
 from twisted.internet.task import Clock
 from twisted.logger import LogBeginner, Logger, LogLevel, LogPublisher, textFileLogObserver
+from twisted.python import log
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from lbsvc.observe.events import Events
@@ -76,6 +78,18 @@ class ObserverTests(LogCase):
         self.assertEqual((found["level"], found["message"]), ("error", "while looking: KeyError: 'lost'"))
         self.assertIn("test_failures", found["traceback"])
         self.assertIn("KeyError", found["traceback"])
+
+    def test_failures_of_the_old_module(self) -> None:
+        """`log.err` gives the same: what and why in one line, the traceback in its field."""
+        old = log.LogPublisher(self.publisher, self.publisher)
+        for why in ("while looking", None):
+            old.msg(failure=Failure(KeyError("lost")), why=why, isError=1)
+        found = [each for each in self.emitted() if "traceback" in each]
+        self.assertEqual(
+            [each["message"] for each in found],
+            ["while looking: KeyError: 'lost'", "Unhandled Error: KeyError: 'lost'"],
+        )
+        self.assertEqual({each["level"] for each in found}, {"error"})
 
     def test_below_the_level_nothing_is_rendered(self) -> None:
         """What the level hides is not even formatted."""

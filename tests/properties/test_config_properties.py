@@ -32,7 +32,7 @@ pools:
   web:
     algorithm: lc
     backends:
-      - {address: 10.0.0.1:8001, name: a, weight: ${W}, backup: false}
+      - {address: 10.0.0.1:8001, name: a, weight: "${W}", backup: false}
       - http://10.0.0.2:8002
     health_check: {path: /health, expect_status: [200-299, 304], interval: 5s}
     retry: {attempts: 2, when: [reset], backoff: {initial: 0s, max: 1s}, budget: 20%}
@@ -90,7 +90,11 @@ QUICK = settings(max_examples=100, deadline=None, database=None, suppress_health
 def outcome(text: str | bytes, env: dict[str, str] | None) -> Loaded | ConfigErrors:
     """What comes of a text; every mistake is one printable line that tells no secret."""
     try:
-        return load_text(text, "f", env)
+        loaded = load_text(text, "f", env)
+        for listener in loaded.settings.listeners.values():
+            for pool in [listener.pool, *(route.pool for route in listener.routes)]:
+                assert pool is None or loaded.settings.pools[pool].backends
+        return loaded
     except ConfigErrors as error:
         assert error.mistakes
         for mistake in error.mistakes:
@@ -103,6 +107,12 @@ def outcome(text: str | bytes, env: dict[str, str] | None) -> Loaded | ConfigErr
 
 
 class AnythingTests(SynchronousTestCase):
+    def test_what_is_mutated_is_right(self) -> None:
+        """The configuration that the others change is one."""
+        found = outcome(RIGHT, ENV)
+        assert isinstance(found, Loaded), found
+        self.assertEqual(found.settings.pools["web"].backends[0].weight, 3)
+
     @QUICK
     @given(st.text())
     def test_any_text(self, text: str) -> None:

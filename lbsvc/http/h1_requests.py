@@ -1,0 +1,244 @@
+"""Requests read from bytes: the server's half of the HTTP/1 codec (RFC 9112).
+
+Promises: any bytes, cut anywhere, give the same calls on the sink or a ProtocolViolation; a message that two parsers could
+read differently is a violation and nothing of it is handed on. Called by server.py with what the transport read. No
+transport, no clock. See h1.py for how heads are judged.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Protocol
+
+import httptools
+
+from lbsvc.http.chunked import ChunkedReader
+from lbsvc.http.fields import Rules, is_authority, is_token, read_section
+from lbsvc.http.h1 import CHUNKS, DEAF, END, HEAD, HELD, LENGTH, check_incomplete
+from lbsvc.http.messages import CHUNKED, RequestHead, Section
+
+#: The methods that we pass on: those that llhttp knows. CONNECT and the HTTP/2 preface's PRI are not for a gateway.
+METHODS: Final = frozenset(
+    b"GET HEAD POST PUT DELETE OPTIONS TRACE PATCH COPY LOCK MKCOL MOVE PROPFIND PROPPATCH SEARCH UNLOCK BIND REBIND "
+    b"UNBIND ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PURGE MKCALENDAR LINK UNLINK "
+    b"SOURCE QUERY".split()
+)
+_TARGET: Final = bytes(b for b in range(0x21, 0x7F) if b != 0x23)  # visible ASCII but the fragment's mark
+_VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]").fullmatch
+
+
+class RequestSink(Protocol):
+    """What a RequestReader tells, in this order for each message: request, then body until `ended`."""
+
+    def request(self, head: RequestHead, body: bytes, ended: bool, trailers: bytes) -> None: ...
+    def request_body(self, body: bytes, ended: bool, trailers: bytes) -> None: ...
+
+
+class RequestReader:
+    """The server's reader. After a message it holds what follows until `release`: one exchange at a time."""
+
+    __slots__ = (
+        "_block",
+        "_bytes",
+        "_chunks",
+        "_has_skipped",
+        "_head",
+        "_left",
+        "_rules",
+        "_section",
+        "_sink",
+        "_state",
+        "buffer",
+    )
+
+    def __init__(self, sink: RequestSink, rules: Rules) -> None:
+        self._sink = sink
+        self._rules = rules
+        self._state = HEAD
+        self._left = 0
+        self._has_skipped = False
+        self._chunks: ChunkedReader | None = None
+        self._block: bytes | None = None  # the last header section's bytes, and what they mean
+        self._section: Section | None = None
+        self._bytes: bytes | None = None  # the last whole head's, and what they mean
+        self._head: RequestHead | None = None
+        #: an incomplete head, or (while holding) what came after the message
+        self.buffer = b""
+
+    @property
+    def is_idle(self) -> bool:
+        """Between messages, with nothing of the next one read."""
+        return self._state == HEAD and not self.buffer
+
+    @property
+    def is_holding(self) -> bool:
+        """A message has ended and `release` has not been called yet."""
+        return self._state == HELD
+
+    def feed(self, data: bytes) -> None:
+        """Read on; at most one message's end is told. Raises ProtocolViolation, after which nothing more may be fed."""
+        state = self._state
+        if state == HEAD:
+            if self.buffer:
+                data = self.buffer + data
+                self.buffer = b""
+            self._feed_head(data)
+        elif state == LENGTH:
+            ready = len(data)
+            if ready < self._left:
+                self._left -= ready
+                self._sink.request_body(data, False, b"")
+            else:
+                self._state = HELD
+                self.buffer = data[self._left :]
+                self._sink.request_body(data[: self._left] if ready > self._left else data, True, b"")
+        elif state == CHUNKS:
+            self._feed_chunks(data)
+        else:
+            self.buffer += data
+
+    def release(self) -> bool:
+        """The exchange is over: True where there is something to be fed again (`feed(b"")`)."""
+        self._state = HEAD
+        return bool(self.buffer)
+
+    def _feed_head(self, data: bytes) -> None:
+        rules = self._rules
+        if data.startswith(b"\r\n"):
+            # RFC 9112, 2.2: one empty line before a request is forgiven, more are not
+            data = data[2:]
+            if self._has_skipped or data.startswith(b"\r\n"):
+                raise rules.violation("empty lines instead of a request")
+            self._has_skipped = True
+        end = data.find(END)
+        if end < 0 or end > rules.header_size:
+            self._check_start(data)
+            if end > rules.header_size:
+                check_incomplete(data[: end + 1], rules)
+            check_incomplete(data, rules)
+            self.buffer = data
+            return
+        head = self._head
+        if head is None or data[:end] != self._bytes:
+            head = self._read_head(data, end)
+        self._has_skipped = False
+        end += 4
+        body = head.section.body
+        if body <= 0 and body != CHUNKED:
+            self._state = HELD
+            if len(data) > end:
+                self.buffer = data[end:]
+            self._sink.request(head, b"", True, b"")
+            return
+        data = data[end:]
+        if body == CHUNKED:
+            self._state = CHUNKS
+            self._chunks = chunks = ChunkedReader(rules)
+            payload = chunks.feed(data)
+            if chunks.ended:
+                self._state = HELD
+                self.buffer = chunks.surplus
+            self._sink.request(head, payload, chunks.ended, chunks.trailers)
+        elif len(data) < body:
+            self._state = LENGTH
+            self._left = body - len(data)
+            self._sink.request(head, data, False, b"")
+        else:
+            self._state = HELD
+            self.buffer = data[body:]
+            self._sink.request(head, data[:body], True, b"")
+
+    def _feed_chunks(self, data: bytes) -> None:
+        chunks = self._chunks
+        assert chunks is not None
+        payload = chunks.feed(data)
+        if chunks.ended:
+            self._state = HELD
+            self._chunks = None
+            self.buffer = chunks.surplus
+            self._sink.request_body(payload, True, chunks.trailers)
+        elif payload:
+            self._sink.request_body(payload, False, b"")
+
+    def _check_start(self, data: bytes) -> None:
+        """A request line is judged as soon as it is whole, and its method before that."""
+        line, ended, _ = data.partition(b"\r\n")
+        if ended:
+            if len(line) <= self._rules.header_size:
+                self._read_line(line)
+        else:
+            method = line.partition(b" ")[0].removesuffix(b"\r").removesuffix(b"\n")
+            if (method and not is_token(method)) or (b" " not in line and len(method) > 32):
+                raise self._rules.violation("a request line that begins with no method")
+
+    def _read_head(self, data: bytes, end: int) -> RequestHead:
+        cut = data.find(b"\r\n", 0, end)
+        if cut < 0:
+            cut = end
+        method, target, minor, authority = self._read_line(data[:cut])
+        block = data[cut + 2 : end]
+        section = self._section
+        if section is None or block != self._block or minor == 0:
+            section = read_section(block, self._rules, minor)
+            self._judge(data[: end + 4])
+            if section.host is None and minor:
+                raise self._rules.violation("no Host field in HTTP/1.1")
+            if minor:
+                self._block, self._section = block, section
+        host = section.host
+        if authority is not None:
+            if host is None:
+                host = authority
+            elif host.lower() != authority.lower():
+                raise self._rules.violation("a Host field that is not the target's")
+        head = RequestHead(method, target, minor, host, section)
+        if minor:
+            self._bytes, self._head = data[:end], head
+        return head
+
+    def _read_line(self, line: bytes) -> tuple[bytes, bytes, int, bytes | None]:
+        """Method, target as backends get it, minor version, and the authority of an absolute-form target."""
+        violation = self._rules.violation
+        parts = line.split(b" ")
+        if len(parts) != 3:
+            raise violation("a request line that is not method, target and version")
+        method, target, version = parts
+        minor = 1
+        if version != b"HTTP/1.1":
+            if version != b"HTTP/1.0":
+                if _VERSION(version) and is_token(method):
+                    raise violation("a version other than HTTP/1.0 and HTTP/1.1", 505)
+                raise violation("a request line without a lawful version")
+            minor = 0
+        if not target or target.translate(None, _TARGET):
+            raise violation("a request target with bytes that it may not have")
+        if method not in METHODS:
+            if not is_token(method):
+                raise violation("a method that is not a token")
+            raise violation("a method that is not known here", 501)
+        if target.startswith(b"/"):
+            return method, target, minor, None
+        if target == b"*":
+            if method != b"OPTIONS":
+                raise violation("the target * with a method other than OPTIONS")
+            return method, target, minor, None
+        scheme, mark, rest = target.partition(b"://")
+        if not mark or scheme.lower() not in (b"http", b"https"):
+            raise violation("a request target that is neither a path nor an http URL")
+        cut = min((i for i in (rest.find(b"/"), rest.find(b"?")) if i >= 0), default=len(rest))
+        authority, path = rest[:cut], rest[cut:]
+        if not authority or not is_authority(authority):
+            raise violation("a request target whose authority names no host")
+        if not path.startswith(b"/"):
+            # RFC 9112, 3.2.4: OPTIONS on a server as a whole is sent on with the asterisk-form
+            path = b"*" if method == b"OPTIONS" and not path else b"/" + path
+        return method, path, minor, authority
+
+    def _judge(self, head: bytes) -> None:
+        """llhttp's opinion: a second parser that must agree."""
+        try:
+            httptools.HttpRequestParser(DEAF).feed_data(head)
+        except httptools.HttpParserUpgrade:
+            return  # an Upgrade header: not an error, and not passed on
+        except httptools.HttpParserError as refusal:
+            raise self._rules.violation("a head that llhttp refuses") from refusal

@@ -1,0 +1,191 @@
+"""Responses read from bytes: the client's half of the HTTP/1 codec (RFC 9112).
+
+Promises: any bytes, cut anywhere, give the same calls on the sink or a ProtocolViolation that blames the backend; what
+belongs to no answer is never given to one: it sets `surplus`, and the connection may not be used again. Called by client.py
+with what the transport read. No transport, no clock. See h1.py for how heads are judged.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+import httptools
+
+from lbsvc.http.chunked import ChunkedReader
+from lbsvc.http.fields import Rules, read_section
+from lbsvc.http.h1 import CHUNKS, CLOSE, DEAF, END, HEAD, HELD, LENGTH, check_incomplete
+from lbsvc.http.messages import CHUNKED, UNSAID, UNTIL_CLOSE, ResponseHead
+
+_REASON: Final = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
+
+
+class ResponseSink(Protocol):
+    """What a ResponseReader tells: any number of interim heads, then one response, then body until `ended`."""
+
+    def interim(self, head: ResponseHead) -> None: ...
+    def response(self, head: ResponseHead, body: bytes, ended: bool, trailers: bytes) -> None: ...
+    def response_body(self, body: bytes, ended: bool, trailers: bytes) -> None: ...
+
+
+class ResponseReader:
+    """The client's reader, one exchange after the other: `expect`, then `feed` until the sink was told the end."""
+
+    __slots__ = (
+        "_buffer",
+        "_chunks",
+        "_head",
+        "_head_bytes",
+        "_left",
+        "_method",
+        "_rules",
+        "_sink",
+        "_state",
+        "surplus",
+    )
+
+    def __init__(self, sink: ResponseSink, rules: Rules) -> None:
+        self._sink = sink
+        self._rules = rules
+        self._state = HELD
+        self._method = b""
+        self._left = 0
+        self._buffer = b""
+        self._chunks: ChunkedReader | None = None
+        self._head_bytes: bytes | None = None  # the last head's bytes, and what they mean
+        self._head: ResponseHead | None = None
+        #: bytes came that belong to no message: the connection may not be used again
+        self.surplus = False
+
+    def expect(self, method: bytes) -> None:
+        """A request with `method` is being sent: a response may come."""
+        self._method = method
+        self._state = HEAD
+
+    def feed(self, data: bytes) -> None:
+        """Read on. Raises ProtocolViolation (502), after which nothing more may be fed."""
+        state = self._state
+        if state == HEAD:
+            if self._buffer:
+                data = self._buffer + data
+                self._buffer = b""
+            self._feed_head(data)
+        elif state == LENGTH:
+            ready = len(data)
+            if ready < self._left:
+                self._left -= ready
+                self._sink.response_body(data, False, b"")
+            else:
+                if ready > self._left:
+                    self.surplus = True
+                    data = data[: self._left]
+                self._state = HELD
+                self._sink.response_body(data, True, b"")
+        elif state == CHUNKS:
+            chunks = self._chunks
+            assert chunks is not None
+            payload = chunks.feed(data)
+            if chunks.ended:
+                self._end_chunks(chunks)
+                self._sink.response_body(payload, True, chunks.trailers)
+            elif payload:
+                self._sink.response_body(payload, False, b"")
+        elif state == CLOSE:
+            self._sink.response_body(data, False, b"")
+        else:
+            self.surplus = True
+
+    def eof(self) -> bool:
+        """The connection has ended: True where that is the lawful end of the body (and the sink has been told)."""
+        if self._state == CLOSE:
+            self._state = HELD
+            self._sink.response_body(b"", True, b"")
+            return True
+        return False
+
+    def _end_chunks(self, chunks: ChunkedReader) -> None:
+        self._state = HELD
+        self._chunks = None
+        self.surplus = bool(chunks.surplus)
+
+    def _feed_head(self, data: bytes) -> None:
+        while True:
+            end = data.find(END)
+            if end < 0 or end > self._rules.header_size:
+                if not b"HTTP/1.".startswith(data[:7]):
+                    raise self._rules.violation("an answer that does not begin with HTTP/1")
+                check_incomplete(data, self._rules)
+                self._buffer = data
+                return
+            block = data[:end]
+            if block == self._head_bytes:
+                head = self._head
+                assert head is not None
+            else:
+                head = self._read_head(block)
+            end += 4
+            if head.status >= 200:
+                break
+            if head.status == 101:
+                raise self._rules.violation("a switch of protocols that nobody asked for")
+            data = data[end:]
+            self._sink.interim(head)
+            if self._state != HEAD or not data:
+                return
+        body = head.section.body
+        if self._method == b"HEAD" or head.status == 204 or head.status == 304:
+            body = 0
+        if body >= 0:
+            ready = len(data) - end
+            if ready < body:
+                self._state = LENGTH
+                self._left = body - ready
+                self._sink.response(head, data[end:], False, b"")
+            else:
+                self._state = HELD
+                if ready > body:
+                    self.surplus = True
+                self._sink.response(head, data[end : end + body] if ready else b"", True, b"")
+        elif body == CHUNKED:
+            self._state = CHUNKS
+            self._chunks = chunks = ChunkedReader(self._rules)
+            payload = chunks.feed(data[end:])
+            if chunks.ended:
+                self._end_chunks(chunks)
+            self._sink.response(head, payload, chunks.ended, chunks.trailers)
+        else:
+            self._state = CLOSE
+            self._sink.response(head, data[end:], False, b"")
+
+    def _read_head(self, block: bytes) -> ResponseHead:
+        violation = self._rules.violation
+        line, _, fields = block.partition(b"\r\n")
+        version, _, rest = line.partition(b" ")
+        code, _, reason = rest.partition(b" ")
+        if version not in (b"HTTP/1.1", b"HTTP/1.0") or len(code) != 3 or not b"100" <= code < b"600":
+            raise violation("an answer without a lawful status line")
+        if not code.isdigit():
+            raise violation("an answer without a lawful status line")
+        if reason.translate(None, _REASON):
+            raise violation("a control byte in the reason phrase")
+        minor = 1 if version == b"HTTP/1.1" else 0
+        section = read_section(fields, self._rules, minor)
+        status = int(code)
+        if section.body == UNSAID:
+            section.body = UNTIL_CLOSE
+        elif status < 200 or status == 204:
+            # RFC 9110, 8.6 and RFC 9112, 6.1: neither may be there; framing by them would swallow the next answer.
+            if section.body != 0:
+                raise violation("a body length on an answer that has no body")
+            section.body = UNTIL_CLOSE
+            section.wire = b"".join([f[2] for f in section.fields])
+        if not section.close and minor == 0 and not section.keep_alive:
+            section.close = True
+        try:
+            httptools.HttpResponseParser(DEAF).feed_data(block + END)
+        except httptools.HttpParserUpgrade:
+            pass
+        except httptools.HttpParserError as refusal:
+            raise violation("a head that llhttp refuses") from refusal
+        head = ResponseHead(status, reason, minor, section)
+        self._head_bytes, self._head = block, head
+        return head

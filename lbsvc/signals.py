@@ -1,0 +1,46 @@
+"""Which signal asks for what (contract.md, "Starting").
+
+Promises: TERM and INT stop the reactor once, in Twisted's way, so that the process ends by its signal; a second one stops at
+once; no signal that a service manager or a log rotation sends kills the process. Called by app.py once the reactor runs
+(Twisted installs its own handlers just before).
+"""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+from typing import Any, Protocol
+
+
+class Obedient(Protocol):
+    """What can be asked for; each is called in the reactor's own turn."""
+
+    def stop_now(self) -> None: ...
+    def reload(self) -> None: ...
+    def reopen_logs(self) -> None: ...
+    def upgrade(self) -> None: ...
+
+
+def obey_signals(reactor: Any, service: Obedient) -> None:
+    """Install the handlers."""
+    stops = 0
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stops
+        stops += 1
+        if stops == 1:
+            ordinary = ordinarily[number]
+            if callable(ordinary):
+                ordinary(number, frame)
+        else:
+            reactor.callFromThread(service.stop_now)
+
+    ordinarily = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in ordinarily:
+        signal.signal(number, stop)
+    for number, obey in (
+        (signal.SIGHUP, service.reload),
+        (signal.SIGUSR1, service.reopen_logs),
+        (signal.SIGUSR2, service.upgrade),
+    ):
+        signal.signal(number, lambda _, frame, obey=obey: reactor.callFromThread(obey))
