@@ -145,7 +145,9 @@ class Balancer(MultiService):
                     listener=listener.name,
                     bind=address,
                 )
-        DeferredList([self._checker.first_round, *answers]).addCallback(self._first_round_over)
+        # Names first: whoever they stand for is checked before we are ready, too.
+        named = DeferredList(answers).addCallback(lambda _: self._checker.everyone_asked())
+        DeferredList([self._checker.first_round, named]).addCallback(self._first_round_over)
         self.reactor.callWhenRunning(self._running)
 
     def _open_logs(self) -> None:
@@ -333,7 +335,7 @@ class Balancer(MultiService):
         return self._stopping
 
     def _accepting_ends(self) -> None:
-        """What is left to do needs no more checks, and backends of our own (`respond` listeners) are about to fail theirs."""
+        """What is left needs no checks any more, and backends of our own (`respond` listeners) would fail theirs."""
         self._checker.disownServiceParent()
         for listener in self._listeners:
             self.emit("info", "listener.closed", f"{listener.name} accepts no more", listener=listener.name)

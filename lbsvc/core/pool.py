@@ -59,7 +59,7 @@ class Tier:
         """Members that have left the pool for good are held by nobody here."""
         if any(backend in gone for backend, _ in self.known):
             self.known = [entry for entry in self.known if entry[0] not in gone]
-            self.picker.update([backend for backend, _ in self.known])
+            self.picker.update([backend for backend, _ in self.known if backend.weight > 0])
 
 
 class Pool:

@@ -2,8 +2,8 @@
 
 Promises: `expired(now)` of a watched object is called at or after its deadline, at most three TICKs and one turn of the
 reactor late, never before; moving a deadline later costs an attribute store, whatever the number of objects; idle objects
-cost nothing between their buckets. Called by the roads; invariant: an object is in the bucket of its `slot`, and its
-`slot` is never later than its `deadline` (rounded up to a tick). Times are seconds of the injected (monotonic) clock.
+cost nothing between their buckets. Called by the roads; invariant: `slot` is where the
+bucket begins that an object is in, so that a deadline at or after it needs no other bucket. Times are seconds of the injected (monotonic) clock.
 
 Law: buckets are TICK wide. An object that is met in a due bucket before its deadline has come is put into the bucket of
 that deadline ("moved lazily"), so that a connection that is busy all the time is touched once in each timeout, not
@@ -67,7 +67,7 @@ class Deadlines:
     def insert(self, item: Watched) -> None:
         """Put `item` into the bucket of its deadline; its former entry, if any, is dropped when it is met."""
         number = max(ceil(item.deadline / TICK), self._swept + 1)
-        item.slot = number * TICK
+        item.slot = (number - 1) * TICK
         bucket = self._buckets.get(number)
         if bucket is None:
             self._buckets[number] = [item]
@@ -84,7 +84,7 @@ class Deadlines:
         else:
             numbers = [n for n in range(first, due + 1) if n in self._buckets]
         for number in numbers:
-            slot = number * TICK
+            slot = (number - 1) * TICK
             for item in self._buckets.pop(number):
                 if item.slot != slot:
                     continue  # it was moved to an earlier bucket, and is or was met there

@@ -85,7 +85,7 @@ class FastServer(FastConnection, tcp.Server):
 
     @property
     def hostname(self) -> Any:  # type: ignore[override]
-        return self.client[0]
+        return _with_scope(self.client)[0]
 
     @property
     def _addressType(self) -> Any:  # type: ignore[override]  # noqa: N802
@@ -103,7 +103,7 @@ class FastServer(FastConnection, tcp.Server):
     def logstr(self) -> str:  # type: ignore[override]
         protocol = getattr(self, "protocol", None)
         prefix = self._last.__name__ if protocol is None else self._getLogPrefix(protocol)
-        return f"{prefix},{self.sessionno},{self.client[0]}"
+        return f"{prefix},{self.sessionno},{self.hostname}"
 
     @override
     def __repr__(self) -> str:

@@ -33,6 +33,7 @@ from twisted.internet.posixbase import _NO_FILEDESC
 from twisted.internet.tcp import Connector
 from twisted.python import context as log_context
 from twisted.python import log
+from twisted.python.failure import Failure
 from typing_extensions import override
 
 from lbsvc.net import dialing
@@ -40,9 +41,10 @@ from lbsvc.net.dialing import FastClient
 from lbsvc.net.ports import FastServer, LeanPort, port_for
 from lbsvc.net.transports import FastConnection
 
-MOST_EVENTS = 512
+MOST_EVENTS = 256
 """Events taken in one poll; epoll hands out the rest in turn. Twisted's own limit grows with the idle connections."""
 
+_REASONS = {kind: Failure(kind()) for kind in (error.ConnectionDone, error.ConnectionLost)}
 _HANG_UP = EPOLLHUP | EPOLLERR
 
 
@@ -104,7 +106,7 @@ class Reactor(EPollReactor):
             timeout = -1
         selectables = self._selectables
         try:
-            events = self._poller.poll(timeout, min(len(selectables), MOST_EVENTS) or 1)
+            events = self._poller.poll(timeout, MOST_EVENTS)
         except OSError as problem:
             if problem.errno == EINTR:
                 return
@@ -179,6 +181,43 @@ class Reactor(EPollReactor):
         """Whether it is being read."""
         fd = selectable.fileno()
         return fd in self._reads and self._selectables[fd] is selectable
+
+    @override
+    def removeReader(self, reader: Any) -> None:
+        fd = reader.fileno()
+        if fd in self._reads:
+            self._reads.remove(fd)
+            self._unwatch(fd, EPOLLOUT, self._writes)
+        else:
+            super().removeReader(reader)
+
+    @override
+    def removeWriter(self, writer: Any) -> None:
+        fd = writer.fileno()
+        if fd in self._writes:
+            self._writes.remove(fd)
+            self._unwatch(fd, EPOLLIN, self._reads)
+        else:
+            super().removeWriter(writer)
+
+    def _unwatch(self, fd: int, remaining: int, others: set[int]) -> None:
+        # Our own books first: epoll refuses a descriptor that was closed behind our back.
+        if fd in others:
+            self._poller.modify(fd, remaining)
+        else:
+            del self._selectables[fd]
+            self._poller.unregister(fd)
+
+    @override
+    def _disconnectSelectable(self, selectable: Any, why: Any, isRead: bool, *failures: Any) -> None:
+        reason = _REASONS.get(why.__class__)
+        if reason is None or not isinstance(selectable, FastConnection):
+            super()._disconnectSelectable(selectable, why, isRead, *failures)
+        elif isRead and why.__class__ is error.ConnectionDone:
+            self.removeReader(selectable)
+            selectable.readConnectionLost(reason)
+        else:
+            selectable.connectionLost(reason)
 
     @override
     def _add(self, xer: Any, primary: Any, other: Any, selectables: Any, event: int, antievent: int) -> None:

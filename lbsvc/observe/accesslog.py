@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from lbsvc.core.record import AccessRecord
 from lbsvc.observe.logformats import FORMATTERS
-from lbsvc.observe.logwriter import LogWriter
 
 #: Records in a batch: some 1.5 ms of formatting, the longest that a log may keep a turn of the reactor.
 BATCH: Final = 512
@@ -28,13 +27,23 @@ BATCH: Final = 512
 LINGER: Final = 0.2
 
 
+class Writer(Protocol):
+    """What an access log writes to: observe.logwriter.LogWriter."""
+
+    def write(self, data: bytes) -> bool: ...
+
+    def full(self) -> bool: ...
+
+    def drop(self, lines: int) -> None: ...
+
+
 class AccessLog:
     """Collects records, and turns them into lines a batch at a time."""
 
     def __init__(
         self,
         clock: IReactorTime,
-        writer: LogWriter,
+        writer: Writer,
         log_format: str = "json",
         sample: float = 1.0,
         rng: random.Random | None = None,

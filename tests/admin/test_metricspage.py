@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import cast
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.interfaces import IReactorTime
 from twisted.trial.unittest import TestCase
 
 from lbsvc.admin.metricspage import Rendering, negotiate
@@ -86,7 +88,7 @@ class RenderingTests(TestCase):
         def fail() -> None:
             self.failed += 1
 
-        return Rendering(self.clock, slices, self.done.append, fail)
+        return Rendering(cast(IReactorTime, self.clock), slices, self.done.append, fail)
 
     def test_a_slice_a_turn(self) -> None:
         """Each turn of the reactor makes one slice; the page is handed over whole."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import cast
 
 from twisted.internet import reactor as global_reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
+from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.internet.task import Clock
@@ -23,7 +25,7 @@ from lbsvc.core.books import Histogram
 from lbsvc.observe.metrics import LbsvcCollector
 from tests.observe.sample_view import SampleView, crowded
 
-reactor: object = global_reactor
+reactor = cast(EPollReactor, global_reactor)
 
 
 class Asking(Protocol):
@@ -213,14 +215,17 @@ class CrowdedTests(SiteCase):
 
     async def test_a_large_page(self) -> None:
         """A page of many turns arrives whole, and another request is answered before it."""
-        first = Deferred.fromCoroutine(self.ask("/metrics"))
         order: list[str] = []
-        first.addCallback(lambda answer: (order.append("metrics"), answer)[1])
-        second = Deferred.fromCoroutine(self.ask("/livez"))
-        second.addCallback(lambda answer: order.append("livez"))
+
+        async def ask(path: str) -> Answer:
+            answer = await self.ask(path)
+            order.append(path)
+            return answer
+
+        first, second = Deferred.fromCoroutine(ask("/metrics")), Deferred.fromCoroutine(ask("/livez"))
         answer = await first
         await second
-        self.assertEqual(order, ["livez", "metrics"])
+        self.assertEqual(order, ["/livez", "/metrics"])
         self.assertEqual(len(answer.body), int(answer.headers["content-length"]))
         self.assertEqual(answer.body.count(b"# TYPE lbsvc_backend_state gauge"), 1)
 

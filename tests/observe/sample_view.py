@@ -53,6 +53,7 @@ def realistic() -> SampleView:
     a.checks["success"], a.check_duration.counts[0], a.check_duration.total = 9, 9, 0.004
     b.health, b.failures["connect_failed"], b.checks["failure"] = "down", 3, 4
     c.health, c.state, c.weight = "up", "drain", 0
+    http.refresh()
     tcp.backends[0].tcp_ok = 6
     tcp.backends[0].tcp_error = 1
     http.retries, http.budget_exhausted = 4, 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import select
 import signal
 import stat
 import threading
@@ -23,9 +24,11 @@ LONG = 30.0
 
 
 def read_until(fd: int, enough: Callable[[bytes], bool]) -> bytes:
-    """Read from a descriptor until `enough`, or its end."""
+    """Read from a descriptor until `enough`, or its end. Nothing for LONG is an error."""
     collected = b""
     while not enough(collected):
+        if not select.select([fd], [], [], LONG)[0]:
+            raise AssertionError(f"nothing more to read after {len(collected)} bytes")
         piece = os.read(fd, 65536)
         if not piece:
             break
@@ -237,10 +240,10 @@ class PipeTests(TestCase):
         thread = writer.destination._thread
         assert thread is not None
         self.assertTrue(thread.daemon)
-        read_until(self.reader, lambda text: not thread.is_alive() or text.endswith(b"\n"))
-        self.close_reader()
+        self.close_reader()  # lets the thread end: nothing else would
         thread.join(LONG)
         self.assertFalse(thread.is_alive())
+        self.assertEqual(writer.dropped, 2)
 
     def test_a_reader_that_goes(self) -> None:
         """EPIPE costs lines, not the thread."""
