@@ -52,6 +52,10 @@ from lbsvc.signals import obey_signals
 GC_THRESHOLDS: Final = (20_000, 20, 50)
 
 
+#: How long a backend that could not be reached comes after all others, in seconds; then it is tried again.
+SUSPICION: Final = 1.0
+
+
 class Balancer(MultiService):
     """The whole service."""
 
@@ -181,6 +185,7 @@ class Balancer(MultiService):
     def _make_pool(self, settings: PoolSettings) -> None:
         pool = Pool(settings.name, settings.algorithm, self._rng, self._pool_empty, self._pool_available)
         pool.budget = RetryBudget(settings.retry.budget)
+        pool.on_suspect = lambda backend: self.reactor.callLater(SUSPICION, pool.trust, backend)
         self.pools.append(pool)
         self._upstreams[settings.name] = Upstreams(settings, pool, self.reactor, self.deadlines, self._rng)
         lookup = system_lookup(self.reactor)

@@ -1,23 +1,28 @@
 """Who is in a pool: the backends of the configuration, host names among them resolved to a member for each address.
 
 Promises: a member keeps its live object as long as its address stays; a name that never resolved stands in the pool as
-one member that is down, and does not stop the start; the last good answer is kept (net/resolver.py). Called by app.py;
-tells the health checker who comes and goes.
+one member that is down, and holds the start up no longer than a check may take; the last good answer is kept
+(net/resolver.py). Called by app.py; tells the health checker who comes and goes, and the log of names' members.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 
 from lbsvc.config.schema import BackendSettings, PoolSettings
 from lbsvc.core.backend import Backend
 from lbsvc.core.pool import Pool
 from lbsvc.net.prober import HealthChecker
 from lbsvc.net.resolver import NameWatch
+
+#: How long a start waits for a name's first answer where no health check says how long, in seconds.
+PATIENCE: Final = 2.0
 
 
 def is_literal(host: str) -> bool:
@@ -48,6 +53,7 @@ class Membership:
         self._lookup = lookup
         self._emit = emit
         self._watches: list[NameWatch] = []
+        self._timers: list[IDelayedCall] = []
         #: what stands in the pool for each entry of the configuration, in its order
         self._members: list[list[Backend]] = [[self._member(entry)] for entry in settings.backends]
 
@@ -60,7 +66,7 @@ class Membership:
         return Backend(self.pool.name, name, entry.address, host, entry.port, entry.weight, entry.backup)
 
     def start(self) -> list[Deferred[None]]:
-        """Fill the pool and begin to resolve; gives what fires when each name has been looked up once."""
+        """Fill the pool and begin to resolve; gives what fires when each name has its first answer, or has had its time."""
         for members in self._members:
             self._check(members)
         self.pool.set_members([member for members in self._members for member in members])
@@ -71,15 +77,37 @@ class Membership:
                     entry.host,
                     self.settings.resolve,
                     self._lookup,
-                    lambda addresses, place=place: self._resolved(place, addresses),
+                    partial(self._resolved, place),
                 )
                 self._watches.append(watch)
                 watch.start()
-        return [watch.first_answer for watch in self._watches]
+        return [self._in_time(watch.first_answer) for watch in self._watches]
+
+    def _in_time(self, answer: Deferred[None]) -> Deferred[None]:
+        """Fires with the answer, or when patience ends: a resolver may take a minute to say that it does not know."""
+        policy = self.settings.health_check
+        over: Deferred[None] = Deferred()
+        if not answer.called:
+            timer = self._reactor.callLater(policy.timeout if policy else PATIENCE, over.callback, None)
+            self._timers.append(timer)
+
+            def answered(result: object) -> None:
+                if timer.active():
+                    timer.cancel()
+                    over.callback(None)
+
+            answer.addCallback(answered)
+        else:
+            over.callback(None)
+        return over
 
     def stop(self) -> None:
+        """No lookup and no change from here on."""
         for watch in self._watches:
             watch.stop()
+        for timer in self._timers:
+            if timer.active():
+                timer.cancel()
 
     def _check(self, members: list[Backend]) -> None:
         policy = self.settings.health_check
@@ -93,14 +121,19 @@ class Membership:
         """A name has got other addresses."""
         entry = self.settings.backends[place]
         former = {member.host: member for member in self._members[place]}
-        members = [former.pop(address, None) or self._member(entry, address) for address in addresses]
+        members = [former.pop(address) if address in former else self._member(entry, address) for address in addresses]
         added = [member for member in members if member not in self._members[place]]
         self._members[place] = members
         for gone in former.values():
             self._checker.remove(gone)
-            if gone.host:
-                self._emit("info", "backend.removed", f"{self.pool.name}/{gone.name}: the name has left this address")
         self._check(added)
         self.pool.set_members([member for entry_members in self._members for member in entry_members])
+        for gone in former.values():
+            if gone.host:
+                self._tell("backend.removed", gone, f"{entry.host} is no longer {gone.host}")
         for member in added:
-            self._emit("info", "backend.added", f"{self.pool.name}/{member.name}: {entry.host} is {member.host}")
+            self._tell("backend.added", member, f"{entry.host} is {member.host}")
+
+    def _tell(self, event: str, member: Backend, why: str) -> None:
+        name = f"{self.pool.name}/{member.name}"
+        self._emit("info", event, f"{name}: {why}", pool=self.pool.name, backend=member.name)

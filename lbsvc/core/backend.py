@@ -62,6 +62,7 @@ class Backend:
         "health",
         "host",
         "idle",
+        "is_suspect",
         "last_check",
         "latency",
         "name",
@@ -96,6 +97,7 @@ class Backend:
         self.source = source  # config | runtime
         self.state = "ready"  # what people set: ready | drain | maint
         self.health = "unknown"  # what was found: unknown | up | down
+        self.is_suspect = False  # could not be reached a moment ago (Pool.suspect)
         self.active = 0  # leases now
         self.connections = 0  # open upstream connections now
         self.requests = [0] * 6  # by code class: [2] counts the 2xx

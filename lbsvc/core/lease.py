@@ -25,6 +25,7 @@ ALPHA: Final = 0.1
 
 _OK: Final = Outcome.OK
 _LAST_FAILURE: Final = Outcome.PROTOCOL
+_LAST_UNREACHED: Final = Outcome.CONNECT_TIMEOUT  # it and CONNECT_FAILED: no connection came about
 
 
 class Lease:
@@ -66,6 +67,8 @@ class Lease:
         if pool.on_released:
             for tell in pool.on_released:
                 tell(backend)
+        if _OK < outcome <= _LAST_UNREACHED:
+            pool.suspect(backend)  # last: it sorts the members anew
 
     @property
     def is_open(self) -> bool:

@@ -5,6 +5,10 @@ the number of members; only backends that people left `ready`, with weight > 0 a
 of these tiers with somebody in it serves: up, up backups, not yet checked, not yet checked backups. Those that are down
 never serve. Each tier has a picker of its own, which keeps its turn over changes.
 
+A member that could not be reached a moment ago counts as not yet checked until it is trusted again (`on_suspect`). Else
+each of its turns would cost a retry until its checks have failed `fall` times, and the budget of retries, which knows no
+reasons, would soon be spent (features.md, FO-1).
+
 Called by the roads (`pick`), by whoever changes a member's health, weight or state (`refresh`, afterwards) and by the app
 (`set_members`). `on_empty` and `on_available` are told of transitions only; a new pool counts as available until its
 first members say otherwise. invariant: the sum of `active` over backends is the number of open leases.
@@ -37,7 +41,7 @@ def tier_of(backend: Backend) -> int | None:
     """Which tier a backend serves in, 0 first; None: in none."""
     if not backend.is_eligible or backend.health == "down":
         return None
-    return (0 if backend.health == "up" else 2) + backend.backup
+    return (0 if backend.health == "up" and not backend.is_suspect else 2) + backend.backup
 
 
 class Tier:
@@ -78,6 +82,8 @@ class Pool:
         self.backends: tuple[Backend, ...] = ()
         self.on_empty = on_empty
         self.on_available = on_available
+        #: told of a member that could not be reached; shall call `trust` after a while
+        self.on_suspect: Callable[[Backend], object] | None = None
         self.retries = 0
         self.budget_exhausted = 0
         self.budget = RetryBudget(RetryPolicy.budget)
@@ -121,6 +127,18 @@ class Pool:
         self._first = self._serving[0].pick if self._serving else nobody
         self._bind_hooks()
         self._report()
+
+    def suspect(self, backend: Backend) -> None:
+        """It could not be reached: others first, for a while."""
+        if not backend.is_suspect and self.on_suspect is not None:
+            backend.is_suspect = True
+            self.refresh()
+            self.on_suspect(backend)
+
+    def trust(self, backend: Backend) -> None:
+        """The while is over."""
+        backend.is_suspect = False
+        self.refresh()
 
     def _bind_hooks(self) -> None:
         """Every tier that has had members is told, also one that is empty now: it may serve again as it was."""

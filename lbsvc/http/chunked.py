@@ -7,12 +7,12 @@ that would change what a message means are dropped. Used by both roles of h1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from lbsvc.http.fields import PLAIN, Rules, judge
 
 _HEX: Final = b"0123456789abcdefABCDEF"
+_DIGITS: Final = 15  # of a size: far from any overflow
 _LINE: Final = 1024  # longest size line, extensions included
 _OVERHEAD: Final = 16 * 1024  # extension bytes that one body may bring in all
 _EXTENSION: Final = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
@@ -26,6 +26,9 @@ _FORBIDDEN: Final = frozenset(
     b"host location max-forwards pragma proxy-authenticate proxy-authorization range retry-after set-cookie te trailer "
     b"transfer-encoding vary warning www-authenticate age connection keep-alive upgrade".split()
 )
+
+# What comes next: a size line, payload, the CRLF behind it, a trailer or the end.
+_SIZE, _PAYLOAD, _PAYLOAD_END, _TRAILERS = range(4)
 
 
 def encode_chunk(payload: bytes) -> bytes:
@@ -41,110 +44,133 @@ def encode_end(trailers: bytes) -> bytes:
 class ChunkedReader:
     """One body. `feed` until `ended`; then `trailers` holds complete lines and `surplus` what follows the body.
 
-    The position moves through a buffer that is cut once in each feed: cutting it at each chunk would make a read full of
-    tiny chunks cost the square of its length.
+    A read is walked through by position and never cut at each chunk, and a line that comes in pieces is only looked at
+    where it is new: neither tiny chunks nor tiny reads cost the square of their number.
     """
 
-    __slots__ = ("_at", "_buffer", "_left", "_overhead", "_rules", "_state", "ended", "surplus", "trailers")
+    __slots__ = (
+        "_begun",
+        "_fields",
+        "_left",
+        "_lines",
+        "_overhead",
+        "_rules",
+        "_state",
+        "ended",
+        "surplus",
+        "trailers",
+    )
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self._state: Callable[[ChunkedReader, list[bytes]], bool] = ChunkedReader._read_size
-        self._buffer = b""
-        self._at = 0
+        self._state = _SIZE
+        self._begun = bytearray()  # a line that is not whole
         self._left = 0
+        self._lines = 0  # trailers so far, with those that are dropped
+        self._fields: list[bytes] = []  # those that are not
         self._overhead = 0
         self.ended = False
         self.trailers = b""
         self.surplus = b""
 
     def feed(self, data: bytes) -> bytes:
-        """The payload in `data`; raises ProtocolViolation at the first byte that can only be wrong."""
-        if self._state is ChunkedReader._read_payload and len(data) < self._left:
-            self._left -= len(data)
+        """The payload in `data`. Raises ProtocolViolation as soon as what came cannot become a body."""
+        state, left = self._state, self._left
+        if state == _PAYLOAD and len(data) < left:
+            self._left = left - len(data)
             return data
+        begun = self._begun
+        if begun:
+            begun += data
+            if b"\n" not in data:
+                self._check_begun(state)
+                return b""
+            data = bytes(begun)
+            begun.clear()
         payload: list[bytes] = []
-        self._buffer += data
-        while self._state(self, payload):
-            pass
-        self._buffer, self._at = self._buffer[self._at :], 0
-        if self.ended:
-            self.surplus, self._buffer = self._buffer, b""
+        at, size = 0, len(data)
+        while True:
+            # Hot where chunks are tiny: the three states of a chunk follow each other without a call.
+            if state == _SIZE:
+                end = data.find(b"\n", at, at + _LINE + 1)
+                if end < 0:
+                    break
+                if end == at or data[end - 1] != 13:
+                    raise self._rules.violation("a bare LF in a chunk size line")
+                line = data[at : end - 1]
+                at = end + 1
+                if not 0 < len(line) <= _DIGITS or line.translate(None, _HEX):
+                    line = self._without_extension(line)
+                left = int(line, 16)
+                state = _PAYLOAD if left else _TRAILERS
+            if state == _PAYLOAD:
+                end = at + left
+                if end > size:
+                    left = end - size
+                    if at < size:
+                        payload.append(data[at:])
+                    at = size
+                    break
+                payload.append(data[at:end])
+                at = end
+                state = _PAYLOAD_END
+            if state == _PAYLOAD_END:
+                if data[at : at + 2] != b"\r\n":
+                    break
+                at += 2
+                state = _SIZE
+            else:
+                at = self._read_trailers(data, at)
+                break
+        self._state, self._left = state, left
+        if at < size:
+            begun += data[at:]
+            self._check_begun(state)
         return payload[0] if len(payload) == 1 else b"".join(payload)
 
-    def _line(self, limit: int, what: str) -> bytes | None:
-        """The next line without CRLF, or None while it is incomplete."""
-        buffer, at = self._buffer, self._at
-        end = buffer.find(b"\n", at, at + limit + 1)
-        if end < 0:
-            if len(buffer) - at > limit:
-                raise self._rules.violation(f"{what} is too long")
-            if b"\r" in buffer[at:-1]:
-                raise self._rules.violation(f"a bare CR in {what}")
-            return None
-        if end == at or buffer[end - 1] != 13:
-            raise self._rules.violation(f"a bare LF in {what}")
-        self._at = end + 1
-        return buffer[at : end - 1]
+    def _check_begun(self, state: int) -> None:
+        """Refuse the beginning of a line that cannot become lawful: nobody waits for more of it."""
+        begun = self._begun
+        if state == _SIZE:
+            if len(begun) > _LINE or b"\r" in begun[:-1]:
+                raise self._rules.violation("a chunk size line that is too long, or has a bare CR")
+            self._check_size(bytes(begun).partition(b";")[0].removesuffix(b"\r"))
+        elif state == _PAYLOAD_END:
+            if begun != b"\r":
+                raise self._rules.violation("a chunk that is longer than its size")
+        elif len(begun) > self._rules.header_size:
+            raise self._rules.violation("a trailer beyond limits.header_size", 431, "too_large")
 
     def _check_size(self, size: bytes) -> None:
-        if size.translate(None, _HEX) or len(size) > 15:
+        if size.translate(None, _HEX) or len(size) > _DIGITS:
             raise self._rules.violation("a chunk size that is not a hexadecimal number within reason")
 
-    def _read_size(self, payload: list[bytes]) -> bool:
-        line = self._line(_LINE, "a chunk size line")
-        if line is None:
-            # A size that cannot become lawful is refused before its line is whole: nobody waits for more of it.
-            self._check_size(self._buffer[self._at :].partition(b";")[0].removesuffix(b"\r"))
-            return False
-        size, semicolon, extension = line.partition(b";")
+    def _without_extension(self, line: bytes) -> bytes:
+        size, _, extension = line.partition(b";")
         self._check_size(size or b"-")
-        if semicolon:
-            self._overhead += len(extension)
-            if extension.translate(None, _EXTENSION) or self._overhead > _OVERHEAD:
-                raise self._rules.violation("chunk extensions with control bytes, or too many of them")
-        self._left = int(size, 16)
-        self._state = ChunkedReader._read_payload if self._left else ChunkedReader._read_trailers
-        return True
+        self._overhead += len(extension)
+        if extension.translate(None, _EXTENSION) or self._overhead > _OVERHEAD:
+            raise self._rules.violation("chunk extensions with control bytes, or too many of them")
+        return size
 
-    def _read_payload(self, payload: list[bytes]) -> bool:
-        buffer, at = self._buffer, self._at
-        ready = len(buffer) - at
-        if not ready:
-            return False
-        if ready < self._left:
-            self._left -= ready
-            payload.append(buffer[at:])
-            self._at = len(buffer)
-            return False
-        self._at = at + self._left
-        payload.append(buffer[at : self._at])
-        self._left = 0
-        self._state = ChunkedReader._read_payload_end
-        return True
-
-    def _read_payload_end(self, payload: list[bytes]) -> bool:
-        found = self._buffer[self._at : self._at + 2]
-        if not b"\r\n".startswith(found):
-            raise self._rules.violation("a chunk that is longer than its size")
-        if len(found) < 2:
-            return False
-        self._at += 2
-        self._state = ChunkedReader._read_size
-        return True
-
-    def _read_trailers(self, payload: list[bytes]) -> bool:
-        line = self._line(self._rules.header_size, "a trailer line")
-        if line is None:
-            return False
-        if line:
-            self._left += 1  # counts trailer lines here
+    def _read_trailers(self, data: bytes, at: int) -> int:
+        """Trailer lines from `at` on; returns how far they go, which is all of `data` once the body has ended."""
+        rules = self._rules
+        while (end := data.find(b"\n", at, at + rules.header_size + 1)) >= 0:
+            if end == at or data[end - 1] != 13:
+                raise rules.violation("a bare LF in a trailer")
+            line = data[at : end - 1]
+            at = end + 1
+            if not line:
+                self.ended = True
+                self.trailers = b"".join(self._fields)
+                self.surplus = data[at:]
+                return len(data)
+            self._lines += 1
             self._overhead += len(line)
-            if self._left > self._rules.header_count or self._overhead > self._rules.header_size + _OVERHEAD:
-                raise self._rules.violation("too many trailers", 431, "too_large")
-            field = judge(line, self._rules)
+            if self._lines > rules.header_count or self._overhead > rules.header_size + _OVERHEAD:
+                raise rules.violation("too many trailers", 431, "too_large")
+            field = judge(line, rules)
             if field[3] == PLAIN and field[0] not in _FORBIDDEN:
-                self.trailers += field[2]
-            return True
-        self.ended = True
-        return False
+                self._fields.append(field[2])
+        return at

@@ -7,10 +7,10 @@ at a time: for the head of an answer, for silence in its body, for idling, or no
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -24,6 +24,8 @@ from lbsvc.http.fields import Rules
 from lbsvc.http.h1_responses import ResponseReader
 from lbsvc.http.messages import ResponseHead
 from lbsvc.net.deadlines import NEVER
+from lbsvc.net.peeking import peek
+from lbsvc.net.unsent import unsent
 
 if TYPE_CHECKING:
     from lbsvc.http.exchange import Exchange
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 #: What a backend may answer is bounded too; it is trusted more than a stranger.
 RESPONSE_RULES: Final = Rules(header_size=256 * 1024, header_count=1000, request=False)
+#: Takes the place of a lost connection's reader, which refers back to it: no garbage is left for the collector.
+_NO_READER: Final = ResponseReader(cast(Any, None), RESPONSE_RULES)
 
 
 @implementer(IPushProducer)
@@ -38,23 +42,27 @@ class UpstreamConnection(Protocol):
     """One connection to one backend."""
 
     transport: Any
+    exchange: Exchange | None = None
+    exchanges = 0
+    deadline = NEVER
+    slot = NEVER
+    dies = NEVER  # when its lifetime is over
+    is_stalled = False  # the backend does not read what we send
+    _left = 0  # bytes that were unsent when that was noticed
+    _is_paused = False  # we do not read what the backend sends
+    _is_closed = False
+    _is_last = False  # the backend has said that it will close
+    _chunked = False
+    _silence = NEVER  # longest silence in this answer's body
 
     def __init__(self, owner: Upstreams, backend: Backend, dialled: Callable[[UpstreamConnection], None]) -> None:
         self.owner = owner
         self.backend = backend
-        self.exchange: Exchange | None = None
-        self.exchanges = 0
-        self.deadline = NEVER
-        self.slot = NEVER
-        self.is_stalled = False  # the backend does not read what we send
         self._dialled: Callable[[UpstreamConnection], None] | None = dialled
         self._reader = ResponseReader(self, RESPONSE_RULES)
-        self._chunked = False
-        self._is_closed = False
-        self._silence = NEVER  # longest silence in this answer's body
         lifetime = owner.settings.connections.max_lifetime
-        #: when its lifetime is over
-        self.dies = NEVER if lifetime is None else owner.seconds() + lifetime
+        if lifetime is not None:
+            self.dies = owner.seconds() + lifetime
 
     # -- as the pool sees it
 
@@ -64,24 +72,16 @@ class UpstreamConnection(Protocol):
 
     def has_ended(self) -> bool:
         """Whether the kernel holds the backend's end (or surplus bytes) already: one system call."""
-        handle = self.transport.getHandle()
-        if handle is None:
-            return False
-        try:
-            handle.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-        return True
+        return peek(self.transport) is not None
 
     def close(self) -> None:
         """No longer wanted; nothing is in flight on it."""
         self._is_closed = True
         self.deadline = NEVER
-        if self.is_stalled:
+        if unsent(self.transport):
             self.transport.abortConnection()  # what it does not read would keep the connection open
         else:
+            self.transport.unregisterProducer()  # one that is paused would keep Twisted from closing
             self.transport.loseConnection()
 
     def cut(self) -> None:
@@ -119,28 +119,35 @@ class UpstreamConnection(Protocol):
     def await_body(self, silence: float) -> None:
         """A head has come and its body goes on: so long may it be silent."""
         self._silence = silence
-        self.owner.deadlines.watch(self, silence)
+        if not self._is_paused:
+            self.owner.deadlines.watch(self, silence)
 
     def pause_answer(self) -> None:
         """The client does not read: nor do we, and the backend's silence is nobody's fault."""
+        self._is_paused = True
         self.deadline = NEVER
         self.transport.pauseProducing()
 
     def resume_answer(self) -> None:
-        if self._is_closed:
+        if self._is_closed or not self._is_paused:
             return
-        if self._silence != NEVER:
-            self.owner.deadlines.watch(self, self._silence)
+        self._is_paused = False
         self.transport.resumeProducing()
+        self._watch_again()
 
     def end(self, reusable: bool) -> None:
         """The exchange is over, cleanly for this connection or not."""
         self.exchange = None
         self._silence = NEVER
         self.deadline = NEVER
-        if reusable and not self._reader.surplus and not self._is_closed and not self.is_stalled:
+        if self._is_closed:
+            return
+        if self._is_paused:  # the answer's last bytes were more than the client took at once
+            self._is_paused = False
+            self.transport.resumeProducing()
+        if reusable and not self._is_last and not self._reader.surplus and not self.is_stalled:
             self.owner.give_back(self)
-        elif not self._is_closed:
+        else:
             self.close()
 
     # -- what the reader tells
@@ -150,6 +157,8 @@ class UpstreamConnection(Protocol):
             self.exchange.interim(head)
 
     def response(self, head: ResponseHead, body: bytes, ended: bool, trailers: bytes) -> None:
+        if head.section.close:
+            self._is_last = True
         if self.exchange is not None:
             self.exchange.response(head, body, ended, trailers)
 
@@ -184,10 +193,11 @@ class UpstreamConnection(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.backend.connections -= 1
         self._is_closed = True
-        self.deadline = NEVER
+        self.owner.deadlines.forget(self)
+        reader, self._reader = self._reader, _NO_READER
         if self.exchange is None:
             self._forget()
-        elif not self._reader.eof() and self.exchange is not None:
+        elif not (reason.check(ConnectionDone) and reader.eof()) and self.exchange is not None:
             exchange, self.exchange = self.exchange, None
             exchange.upstream_lost(self, Outcome.RESET, "the connection was lost")
 
@@ -195,6 +205,8 @@ class UpstreamConnection(Protocol):
         if self.exchange is None:
             self._forget()
             self.close()
+        elif self.is_stalled and unsent(self.transport) < self._left:
+            self._watch_again()  # it reads, if slowly
         else:
             self._fail(Outcome.TIMEOUT, "silent for too long")
 
@@ -212,15 +224,29 @@ class UpstreamConnection(Protocol):
         self.is_stalled = True
         if self.exchange is not None:
             self.exchange.pause_request()
-            self.owner.deadlines.watch(self, self.owner.settings.timeouts.idle)
+            self._watch_again()
 
     def resumeProducing(self) -> None:  # noqa: N802 - Twisted's name: the backend reads on
         self.is_stalled = False
         if self.exchange is not None:
-            self.deadline = NEVER
-            if self._silence != NEVER:
-                self.await_body(self._silence)
+            self._watch_again()
             self.exchange.resume_request()
+
+    def _watch_again(self) -> None:
+        """Something has stopped or goes on: which deadline runs now? None while the client is the one that stalls."""
+        deadlines, timeouts = self.owner.deadlines, self.owner.settings.timeouts
+        exchange = self.exchange
+        if self.is_stalled:
+            self._left = unsent(self.transport)
+            deadlines.watch(self, timeouts.idle)
+        elif self._is_paused or exchange is None:
+            self.deadline = NEVER
+        elif self._silence != NEVER:
+            deadlines.watch(self, self._silence)
+        elif exchange.request_ended and not exchange.responded:
+            deadlines.watch(self, timeouts.response)
+        else:
+            self.deadline = NEVER
 
     def stopProducing(self) -> None:  # noqa: N802 - Twisted's name
         """The connection is lost; connectionLost follows and knows what to do."""

@@ -11,11 +11,10 @@ Hot path (tests/bench, `http`): with a kept connection nothing here schedules, a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from lbsvc.core.backend import Backend, Outcome
 from lbsvc.core.lease import Lease
-from lbsvc.core.paths import normal_path
 from lbsvc.core.retry import backoff_delay, may_repeat
 from lbsvc.errors import REASONS, ProtocolViolation
 from lbsvc.http import responses
@@ -23,6 +22,8 @@ from lbsvc.http.chunked import encode_chunk, encode_end
 from lbsvc.http.forwarding import request_head
 from lbsvc.http.messages import CHUNKED, RequestHead, ResponseHead
 from lbsvc.http.settling import settle
+from lbsvc.net.deadlines import NEVER
+from lbsvc.net.unsent import unsent
 
 if TYPE_CHECKING:
     from lbsvc.http.client import UpstreamConnection
@@ -30,12 +31,15 @@ if TYPE_CHECKING:
     from lbsvc.http.server import ServerConnection
     from lbsvc.http.site import Destination
 
+#: How a try may have ended that another may follow.
+_REPEATED: Final = (Outcome.CONNECT_FAILED, Outcome.CONNECT_TIMEOUT, Outcome.RESET)
+
 
 class Exchange:
     """One request on its way. Defaults stand on the class, so that a plain request sets few attributes."""
 
     destination: Destination | None = None
-    upstreams: Upstreams | None = None
+    upstreams: Upstreams  # once the route leads to a pool
     lease: Lease | None = None
     upstream: UpstreamConnection | None = None
     pending: Any = None  # a dial, or the pause before another try
@@ -52,7 +56,6 @@ class Exchange:
     must_dial = False
     responded = False
     is_special = False  # its answer has no body though it may say a length: HEAD
-    is_sized = True  # the answer's end can be told from its framing
     is_over = False
     status = 0
     reason = "ok"
@@ -84,13 +87,7 @@ class Exchange:
             route = table.default
         else:
             try:
-                path = head.target.partition(b"?")[0]
-                route = table.match(
-                    (head.host or b"").decode("latin-1"),
-                    normal_path(path) if path != b"*" else path,
-                    head.method,
-                    head.header,
-                )
+                route = site.match(head)
             except ProtocolViolation as violation:
                 self.refuse(violation.status, violation.reason, violation.detail)
                 return
@@ -131,7 +128,6 @@ class Exchange:
         """Take a backend, and a connection to it."""
         self.pending = None
         upstreams = self.upstreams
-        assert upstreams is not None
         pool = upstreams.pool
         lease = pool.pick(self.tried) if self.tried else pool.pick()
         if lease is None:
@@ -144,7 +140,7 @@ class Exchange:
         self.attempts += 1
         backend = lease.backend
         if not self.must_dial and backend.idle:
-            connection = upstreams.take_idle(backend, self.head.method)
+            connection = upstreams.take_idle(backend, self.request_ended and self.head.method in upstreams.repeatable)
             if connection is not None:
                 self.was_kept_connection = True
                 self.send(connection, self.began if self.attempts == 1 else self.site.seconds())
@@ -154,23 +150,20 @@ class Exchange:
     def open(self) -> None:
         """Dial; meanwhile the client's body waits in its socket."""
         upstreams, lease = self.upstreams, self.lease
-        assert upstreams is not None and lease is not None
+        assert lease is not None
         self.was_kept_connection = False
         if not self.request_ended:
             self.connection.pause_request()
         self.tried_at = self.site.seconds()
         pending = upstreams.dial(lease.backend, self.dialled, self.dial_failed)
-        if self.upstream is None and self.lease is lease and not self.is_over:
-            self.pending = pending
+        if self.upstream is None and self.lease is lease:
+            self.pending = pending  # neither end of it has come yet
 
     def dialled(self, connection: UpstreamConnection) -> None:
         """The dial has come through."""
         self.pending = None
-        now = self.site.seconds()
-        self.connected_at = now
+        self.connected_at = now = self.site.seconds()
         self.send(connection, now)
-        if not self.request_ended and self.upstream is not None and not self.upstream.is_stalled:
-            self.connection.resume_request()
 
     def dial_failed(self, outcome: Outcome, detail: str) -> None:
         """The dial has failed: nothing was sent."""
@@ -190,22 +183,28 @@ class Exchange:
         else:
             wire = b"%b%b\r\n\r\n" % (start, self.id)
         chunked = head.section.body == CHUNKED
-        if self.kept is not None:
-            content = b"".join(self.kept)
-            if chunked:
-                content = encode_chunk(content) if content else b""
-                if self.request_ended:
-                    content += encode_end(self.trailers)
-            wire += content
-            upstreams = self.upstreams
-            assert upstreams is not None
-            if self.kept_size > upstreams.settings.retry.buffer:
-                self.kept = None
-        elif chunked and self.request_ended:
-            wire += encode_end(b"")
-        connection.send_head(self, wire, head.method, chunked)
-        if self.request_ended and self.upstream is connection:
-            connection.await_head()
+        if chunked or self.kept is not None:
+            wire += self._content(chunked)
+        if self.request_ended:
+            connection.send_head(self, wire, head.method, chunked)
+            if not connection.is_stalled:
+                connection.await_head()
+        else:
+            connection.deadline = NEVER  # the client's runs
+            connection.send_head(self, wire, head.method, chunked)
+            if not connection.is_stalled:
+                self.connection.resume_request()
+
+    def _content(self, chunked: bool) -> bytes:
+        """What is there of the body, framed. It is only kept on while it is small enough to be sent again."""
+        content = b"".join(self.kept or ())
+        if self.kept_size > self.upstreams.settings.retry.buffer:
+            self.kept = None
+        if chunked:
+            content = encode_chunk(content) if content else b""
+            if self.request_ended:
+                content += encode_end(self.trailers)
+        return content
 
     # -- carry: towards the backend
 
@@ -224,12 +223,10 @@ class Exchange:
         upstream = self.upstream
         if upstream is None:
             return  # it is kept, and goes out with the head
-        upstreams = self.upstreams
-        assert upstreams is not None
-        if kept is not None and self.kept_size > upstreams.settings.retry.buffer:
+        if kept is not None and self.kept_size > self.upstreams.settings.retry.buffer:
             self.kept = None
         upstream.send_body(body, ended, trailers)
-        if ended and not self.responded and self.upstream is upstream and not upstream.is_stalled:
+        if ended and not self.responded and not upstream.is_stalled:
             upstream.await_head()
 
     def pause_request(self) -> None:
@@ -240,20 +237,19 @@ class Exchange:
     def resume_request(self) -> None:
         if not self.request_ended:
             self.connection.resume_request()
-        elif not self.responded and self.upstream is not None:
-            self.upstream.await_head()
 
     # -- carry: towards the client
 
     def interim(self, head: ResponseHead) -> None:
         """1xx: 100 once and only if it was asked for, the others as they come, none to HTTP/1.0 (RFC 9110, 15.2)."""
+        self.was_kept_connection = False  # the backend has read the request: it is not a connection that had ended
         if self.head.minor == 0 or self.is_over:
             return
         if head.status == 100:
             if not self.expects or self.has_continued:
                 return
             self.has_continued = True
-        self.connection.send_interim(head)
+        self.connection.send_interim(self, head)
 
     def response(self, head: ResponseHead, body: bytes, ended: bool, trailers: bytes) -> None:
         """The answer's head and what came with it."""
@@ -261,26 +257,16 @@ class Exchange:
         self.status = head.status
         now = self.site.seconds()
         self.first_at = now
-        self.is_sized = head.section.body >= 0
         self.connection.send_response(self, head, body, ended, trailers)
         if ended:
-            self.complete(head, now)
+            self.complete(now)
         elif self.upstream is not None:
-            self.upstream.await_body(self._silence(head))
+            self.upstream.await_body(self.upstreams.silence(head, self.site.settings.timeouts.idle))
 
     def response_body(self, body: bytes, ended: bool, trailers: bytes) -> None:
         self.connection.send_body(self, body, ended, trailers)
         if ended:
-            self.complete(None, self.site.seconds())
-
-    def _silence(self, head: ResponseHead) -> float:
-        """How long the body may be silent: a stream is the listener's affair, any other the pool's."""
-        kind = head.section.get(b"content-type") or b""
-        upstreams = self.upstreams
-        assert upstreams is not None
-        if head.section.body < CHUNKED or kind.lower().startswith((b"text/event-stream", b"application/grpc")):
-            return self.site.settings.timeouts.idle
-        return upstreams.settings.timeouts.idle
+            self.complete(self.site.seconds())
 
     def pause_response(self) -> None:
         """The client reads too slowly."""
@@ -293,7 +279,7 @@ class Exchange:
 
     # -- settle
 
-    def complete(self, head: ResponseHead | None, now: float) -> None:
+    def complete(self, now: float) -> None:
         """The answer has gone down as a whole."""
         upstream, lease = self.upstream, self.lease
         assert upstream is not None and lease is not None
@@ -301,9 +287,12 @@ class Exchange:
         self.lease = None
         self.released = lease.backend
         lease.release(Outcome.OK, self.status, now - self.tried_at)
-        upstream.end(self.request_ended)
-        self.settle(now)
-        self.connection.exchange_over(self)
+        # What the backend has not taken of a body stands before the next request.
+        upstream.end(self.request_ended and not (self.kept_size and unsent(upstream.transport)))
+        try:
+            self.settle(now)
+        finally:
+            self.connection.exchange_over(self)
 
     def upstream_lost(self, upstream: UpstreamConnection, outcome: Outcome, detail: str) -> None:
         """The backend's connection is gone before the answer was whole."""
@@ -321,7 +310,7 @@ class Exchange:
     def try_failed(self, outcome: Outcome, detail: str, sent: bool) -> None:
         """One try is over without an answer: another one, or the end."""
         upstreams, lease = self.upstreams, self.lease
-        assert upstreams is not None and lease is not None
+        assert lease is not None
         policy = upstreams.settings.retry
         whole = self.kept is not None or (self.request_ended and self.kept_size == 0)
         if self.was_kept_connection and outcome is Outcome.RESET and whole and self.head.method in policy.methods:
@@ -330,23 +319,30 @@ class Exchange:
             self.open()
             return
         self._release(outcome)
-        cause = "reset" if sent else "connect_failure"
-        timed_out = outcome is Outcome.TIMEOUT or outcome is Outcome.PROTOCOL
-        if self.attempts < policy.attempts and not timed_out and outcome is not Outcome.ABANDONED:
-            if may_repeat(policy, self.head.method, sent, whole, cause):
-                now = self.site.seconds()
-                if upstreams.pool.budget.may_retry(now):
-                    upstreams.pool.retries += 1
-                    self.tried = (*self.tried, lease.backend)
-                    delay = backoff_delay(policy, self.attempts, upstreams.rng)
-                    if delay:
-                        self.pending = upstreams.reactor.callLater(delay, self.choose)
-                    else:
-                        self.choose()
-                    return
-                upstreams.pool.budget_exhausted += 1
         word = "overload" if outcome is Outcome.ABANDONED else outcome.reason
+        cause = "reset" if sent else "connect_failure"
+        if (
+            self.attempts < policy.attempts
+            and outcome in _REPEATED
+            and may_repeat(policy, self.head.method, sent, whole, cause)
+        ):
+            if upstreams.pool.budget.may_retry(self.site.seconds()):
+                upstreams.pool.retries += 1
+                self.tried = (*self.tried, lease.backend)
+                self._try_again(backoff_delay(policy, self.attempts, upstreams.rng))
+                return
+            upstreams.pool.budget_exhausted += 1
+            self.refuse(REASONS[word], "retry_budget")
+            return
         self.refuse(REASONS[word], word)
+
+    def _try_again(self, delay: float) -> None:
+        if not delay:
+            self.choose()
+            return
+        if not self.request_ended:
+            self.connection.pause_request()
+        self.pending = self.upstreams.reactor.callLater(delay, self.choose)
 
     def _release(self, outcome: Outcome) -> None:
         lease, self.lease = self.lease, None
@@ -371,8 +367,10 @@ class Exchange:
         self.responded = True
         self.status = head.status
         self.connection.send_response(self, head, body, True, b"")
-        self.settle(self.site.seconds())
-        self.connection.exchange_over(self)
+        try:
+            self.settle(self.site.seconds())
+        finally:
+            self.connection.exchange_over(self)
 
     def client_gone(self, reason: str = "client_closed") -> None:
         """The client's connection is lost, or was cut: nobody waits for the answer any more."""

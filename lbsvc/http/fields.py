@@ -12,7 +12,9 @@ timing whether a token has been seen before), short ones, and a bounded number o
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv6Address
 from typing import Final
 
 from lbsvc.errors import ProtocolViolation
@@ -49,13 +51,17 @@ _KINDS: Final[dict[bytes, int]] = {
     b"x-request-id": REQUEST_ID,
     b"date": DATE,
 }
+#: `Section.body` while a section is read: a transfer coding that we do not know, the last word on its length.
+_FOREIGN: Final = -4
+
 #: Fields that Connection may not take away: without them a message would mean something else.
 _PROTECTED: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"authorization", b"cookie"})
 
 _TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 #: visible ASCII, space, tab and obs-text (RFC 9110, 5.5); every control byte but tab is refused
 _VALUE: Final = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
-_HOST_BYTES: Final = b"!$%&'()*+,-.:;=[]_~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_HOST_BYTES: Final = b"!$%&'()*+,-.;=_~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_HALF_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})").search
 _REQUEST_ID_BYTES: Final = bytes(range(0x21, 0x7F))
 
 _memory: dict[bytes, Field] = {}
@@ -93,24 +99,25 @@ def is_token(text: bytes) -> bool:
 
 
 def is_authority(text: bytes) -> bool:
-    """A host and perhaps a port (RFC 3986, 3.2.2 and 3.2.3), without userinfo; empty is lawful in a Host field."""
-    if text.translate(None, _HOST_BYTES):
-        return False
+    """A host and perhaps a port (RFC 3986, 3.2.2 and 3.2.3), without userinfo.
+
+    Not an empty one: an http URL must have a host (RFC 9110, 4.2.1), and backends would each put their own in its place.
+    """
     if text.startswith(b"["):
-        host, bracket, port = text.partition(b"]")
-        if not bracket or b"[" in host[1:] or host[1:].translate(None, b"0123456789abcdefABCDEF:.") or len(host) < 3:
+        host, bracket, rest = text[1:].partition(b"]")
+        try:
+            IPv6Address(host.decode("ascii"))
+        except (AddressValueError, UnicodeDecodeError):
             return False
-        if not port:
-            return True
-        colon, number = port[:1], port[1:]
+        colon, number = rest[:1], rest[1:]
+        if b"%" in host or not bracket:
+            return False
     else:
         host, colon, number = text.partition(b":")
-        if b"[" in host or b"]" in host:
+        if not host or host.translate(None, _HOST_BYTES) or (b"%" in host and _HALF_ESCAPE(host)):
             return False
-        if not colon:
-            return True
-        if not host:
-            return False
+    if not colon:
+        return True
     return colon == b":" and (not number or (number.isdigit() and len(number) <= 5 and int(number) <= 65535))
 
 
@@ -142,6 +149,9 @@ def read_section(block: bytes, rules: Rules, minor: int) -> Section:
     section = Section()
     if block:
         lines = block.split(b"\r\n")
+        if block.count(b"\n") != len(lines) - 1:
+            # Before anything else: where the head comes in pieces, this is seen first (see h1.check_incomplete).
+            raise rules.violation("a bare LF in the head")
         if len(lines) > rules.header_count:
             raise rules.violation("more header lines than limits.header_count", 431, "too_large")
         fields = section.fields
@@ -152,13 +162,12 @@ def read_section(block: bytes, rules: Rules, minor: int) -> Section:
                 fields.append(field)
             else:
                 _read_special(field, section, rules, minor)
-    if section.request_id == b"":
-        section.request_id = None
     nominated = [f for f in section.fields if f[3] == CONNECTION]
     if nominated:
         _remove_nominated(section, nominated)
-    if section.body == CHUNKED and minor == 0:
-        raise rules.violation("Transfer-Encoding in HTTP/1.0")
+    if section.body == _FOREIGN:
+        # Last, since a section with this and with a fault is a fault: 400.
+        raise rules.violation("a transfer coding other than chunked", 501)
     wire = b"".join([f[2] for f in section.fields])
     section.wire = wire if section.body < 0 else b"%bContent-Length: %d\r\n" % (wire, section.body)
     return section
@@ -183,15 +192,9 @@ def _read_special(field: Field, section: Section, rules: Rules, minor: int) -> N
     elif kind == CODING:
         if section.body != UNSAID:
             raise rules.violation("Transfer-Encoding twice, or beside Content-Length")
-        coding = value.lower()
-        if coding != b"chunked":
-            names = [name.strip(b" \t") for name in coding.split(b",")]
-            if names[-1] == b"chunked" and b"chunked" not in names[:-1] and all(map(is_token, names)):
-                raise rules.violation("a transfer coding other than chunked", 501)
-            if b"chunked" not in names and all(map(is_token, names)) and names != [b"identity"]:
-                raise rules.violation("a transfer coding other than chunked", 501)
-            raise rules.violation("a Transfer-Encoding that is not exactly chunked")
-        section.body = CHUNKED
+        if minor == 0:
+            raise rules.violation("Transfer-Encoding in HTTP/1.0")
+        section.body = CHUNKED if value.lower() == b"chunked" else _read_codings(value.lower(), rules)
     elif kind == CONNECTION:
         section.fields.append(field)  # its names are looked up once all fields are known
     elif kind == EXPECT:
@@ -214,6 +217,14 @@ def _read_special(field: Field, section: Section, rules: Rules, minor: int) -> N
             section.fields.append(field)
 
 
+def _read_codings(value: bytes, rules: Rules) -> int:
+    """A Transfer-Encoding that is not just `chunked`: codings that we do not know, or nonsense about the one that we do."""
+    names = [name.strip(b" \t") for name in value.split(b",")]
+    if not all(map(is_token, names)) or b"chunked" in names[:-1] or b"identity" in names:
+        raise rules.violation("a Transfer-Encoding that is not exactly chunked")
+    return _FOREIGN
+
+
 def _remove_nominated(section: Section, connection: list[Field]) -> None:
     """RFC 9110, 7.6.1: what Connection names ends here, and so does Connection itself."""
     names = {n.strip(b" \t").lower() for f in connection for n in f[1].split(b",")}
@@ -221,4 +232,6 @@ def _remove_nominated(section: Section, connection: list[Field]) -> None:
     section.keep_alive = b"keep-alive" in names
     names -= _PROTECTED
     names.add(b"connection")
+    if b"date" in names:
+        section.has_date = False  # it goes with the others, and the answer gets ours
     section.fields = [f for f in section.fields if f[0] not in names]

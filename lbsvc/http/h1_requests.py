@@ -14,7 +14,7 @@ import httptools
 
 from lbsvc.http.chunked import ChunkedReader
 from lbsvc.http.fields import Rules, is_authority, is_token, read_section
-from lbsvc.http.h1 import CHUNKS, DEAF, END, HEAD, HELD, LENGTH, check_incomplete
+from lbsvc.http.h1 import CHUNKS, DEAF, END, HEAD, HELD, LENGTH, REMEMBERED, check_incomplete
 from lbsvc.http.messages import CHUNKED, RequestHead, Section
 
 #: The methods that we pass on: those that llhttp knows. CONNECT and the HTTP/2 preface's PRI are not for a gateway.
@@ -24,6 +24,7 @@ METHODS: Final = frozenset(
     b"SOURCE QUERY".split()
 )
 _TARGET: Final = bytes(b for b in range(0x21, 0x7F) if b != 0x23)  # visible ASCII but the fragment's mark
+_METHOD_SIZE: Final = 32  # a token that is longer is no method that anybody knows
 _VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]").fullmatch
 
 
@@ -41,11 +42,13 @@ class RequestReader:
         "_block",
         "_bytes",
         "_chunks",
+        "_has_line",
         "_has_skipped",
         "_head",
         "_left",
         "_rules",
         "_section",
+        "_seen",
         "_sink",
         "_state",
         "buffer",
@@ -57,13 +60,15 @@ class RequestReader:
         self._state = HEAD
         self._left = 0
         self._has_skipped = False
+        self._has_line = False  # the request line of a head that is not whole has been judged
+        self._seen = 0  # how much of such a head has been looked at
         self._chunks: ChunkedReader | None = None
         self._block: bytes | None = None  # the last header section's bytes, and what they mean
         self._section: Section | None = None
         self._bytes: bytes | None = None  # the last whole head's, and what they mean
         self._head: RequestHead | None = None
         #: an incomplete head, or (while holding) what came after the message
-        self.buffer = b""
+        self.buffer: bytes | bytearray = b""
 
     @property
     def is_idle(self) -> bool:
@@ -80,7 +85,10 @@ class RequestReader:
         state = self._state
         if state == HEAD:
             if self.buffer:
-                data = self.buffer + data
+                if self._seen:
+                    self._feed_more(data)
+                    return
+                data = bytes(self.buffer) + data
                 self.buffer = b""
             self._feed_head(data)
         elif state == LENGTH:
@@ -103,21 +111,64 @@ class RequestReader:
         return bool(self.buffer)
 
     def _feed_head(self, data: bytes) -> None:
-        rules = self._rules
         if data.startswith(b"\r\n"):
             # RFC 9112, 2.2: one empty line before a request is forgiven, more are not
             data = data[2:]
             if self._has_skipped or data.startswith(b"\r\n"):
-                raise rules.violation("empty lines instead of a request")
+                raise self._rules.violation("empty lines instead of a request")
             self._has_skipped = True
         end = data.find(END)
-        if end < 0 or end > rules.header_size:
-            self._check_start(data)
-            if end > rules.header_size:
-                check_incomplete(data[: end + 1], rules)
-            check_incomplete(data, rules)
-            self.buffer = data
+        if end < 0 or end > self._rules.header_size:
+            self._await_head(data)
             return
+        self._take_head(data, end)
+
+    def _feed_more(self, data: bytes) -> None:
+        """More of a head that has begun: only what is new is looked at."""
+        buffer = self.buffer
+        assert isinstance(buffer, bytearray)
+        seen = self._seen
+        buffer += data
+        if seen == 1:
+            # perhaps the rest of an empty line
+            self.buffer, self._seen = b"", 0
+            self._feed_head(bytes(buffer))
+            return
+        end = buffer.find(END, max(seen - 3, 0))
+        if end < 0 or end > self._rules.header_size:
+            self._await_head(buffer)
+            return
+        self.buffer, self._seen, self._has_line = b"", 0, False
+        self._take_head(bytes(buffer), end)
+
+    def _await_head(self, data: bytes | bytearray) -> None:
+        """Keep the beginning of a head, or refuse it where it can only be wrong; at each cut as it is here for the whole.
+
+        Hence the order: first what is known by the first bytes, and nothing that lies behind the place where bytes that
+        come one by one would have been refused for their number.
+        """
+        rules, seen = self._rules, self._seen
+        longest = rules.header_size + len(END)
+        is_long = len(data) >= longest
+        if is_long:
+            data = data[:longest]
+        if not self._has_line and data:
+            self._check_method(bytes(data[: _METHOD_SIZE + 1]), len(data))
+            cut = data.find(b"\r\n", max(seen - 1, 0))
+            check_incomplete(data, seen, len(data) if cut < 0 else cut, rules)
+            if cut > rules.header_size or (cut < 0 and is_long):
+                raise rules.violation("a request line beyond limits.header_size", 414, "too_large")
+            if cut >= 0:
+                self._read_line(bytes(data[:cut]))
+                self._has_line = True
+        check_incomplete(data, seen, len(data), rules)
+        if is_long:
+            raise rules.violation("a head beyond limits.header_size", 431, "too_large")
+        self._seen = len(data)
+        self.buffer = bytearray(data) if isinstance(data, bytes) else data
+
+    def _take_head(self, data: bytes, end: int) -> None:
+        """A whole head, which ends at `end`, and what came behind it."""
         head = self._head
         if head is None or data[:end] != self._bytes:
             head = self._read_head(data, end)
@@ -133,7 +184,7 @@ class RequestReader:
         data = data[end:]
         if body == CHUNKED:
             self._state = CHUNKS
-            self._chunks = chunks = ChunkedReader(rules)
+            self._chunks = chunks = ChunkedReader(self._rules)
             payload = chunks.feed(data)
             if chunks.ended:
                 self._state = HELD
@@ -160,16 +211,17 @@ class RequestReader:
         elif payload:
             self._sink.request_body(payload, False, b"")
 
-    def _check_start(self, data: bytes) -> None:
-        """A request line is judged as soon as it is whole, and its method before that."""
-        line, ended, _ = data.partition(b"\r\n")
-        if ended:
-            if len(line) <= self._rules.header_size:
-                self._read_line(line)
-        else:
-            method = line.partition(b" ")[0].removesuffix(b"\r").removesuffix(b"\n")
-            if (method and not is_token(method)) or (b" " not in line and len(method) > 32):
-                raise self._rules.violation("a request line that begins with no method")
+    def _check_method(self, start: bytes, size: int) -> None:
+        """The method by its first bytes, `start` of `size`: what is no HTTP at all is refused before its first line ends."""
+        method, space, _ = start.partition(b" ")
+        if not space and size == len(start):
+            method = method.removesuffix(b"\r")  # perhaps the line ends here
+            if not method:
+                return
+        if not is_token(method):
+            raise self._rules.violation("a request line that begins with no method")
+        if len(method) > _METHOD_SIZE:
+            raise self._rules.violation("a method that is not known here", 501)
 
     def _read_head(self, data: bytes, end: int) -> RequestHead:
         cut = data.find(b"\r\n", 0, end)
@@ -183,7 +235,7 @@ class RequestReader:
             self._judge(data[: end + 4])
             if section.host is None and minor:
                 raise self._rules.violation("no Host field in HTTP/1.1")
-            if minor:
+            if minor and end <= REMEMBERED:
                 self._block, self._section = block, section
         host = section.host
         if authority is not None:
@@ -192,7 +244,7 @@ class RequestReader:
             elif host.lower() != authority.lower():
                 raise self._rules.violation("a Host field that is not the target's")
         head = RequestHead(method, target, minor, host, section)
-        if minor:
+        if minor and end <= REMEMBERED:
             self._bytes, self._head = data[:end], head
         return head
 
@@ -200,21 +252,21 @@ class RequestReader:
         """Method, target as backends get it, minor version, and the authority of an absolute-form target."""
         violation = self._rules.violation
         parts = line.split(b" ")
-        if len(parts) != 3:
-            raise violation("a request line that is not method, target and version")
+        if len(parts) != 3 or parts[0] not in METHODS:
+            self._check_method(line[: _METHOD_SIZE + 1], len(line))
+            if len(parts) != 3:
+                raise violation("a request line that is not method, target and version")
         method, target, version = parts
+        if not target or target.translate(None, _TARGET):
+            raise violation("a request target with bytes that it may not have")
         minor = 1
         if version != b"HTTP/1.1":
             if version != b"HTTP/1.0":
-                if _VERSION(version) and is_token(method):
+                if _VERSION(version):
                     raise violation("a version other than HTTP/1.0 and HTTP/1.1", 505)
                 raise violation("a request line without a lawful version")
             minor = 0
-        if not target or target.translate(None, _TARGET):
-            raise violation("a request target with bytes that it may not have")
         if method not in METHODS:
-            if not is_token(method):
-                raise violation("a method that is not a token")
             raise violation("a method that is not known here", 501)
         if target.startswith(b"/"):
             return method, target, minor, None

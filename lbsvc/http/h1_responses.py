@@ -1,8 +1,9 @@
 """Responses read from bytes: the client's half of the HTTP/1 codec (RFC 9112).
 
 Promises: any bytes, cut anywhere, give the same calls on the sink or a ProtocolViolation that blames the backend; what
-belongs to no answer is never given to one: it sets `surplus`, and the connection may not be used again. Called by client.py
-with what the transport read. No transport, no clock. See h1.py for how heads are judged.
+belongs to no answer is never given to one; `surplus` is true once the connection may not be used again, be it for that or
+because the backend says so. Called by client.py with what the transport read. No transport, no clock. See h1.py for how
+heads are judged.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import httptools
 
 from lbsvc.http.chunked import ChunkedReader
 from lbsvc.http.fields import Rules, read_section
-from lbsvc.http.h1 import CHUNKS, CLOSE, DEAF, END, HEAD, HELD, LENGTH, check_incomplete
+from lbsvc.http.h1 import CHUNKS, CLOSE, DEAF, END, HEAD, HELD, LENGTH, REMEMBERED, check_incomplete
 from lbsvc.http.messages import CHUNKED, UNSAID, UNTIL_CLOSE, ResponseHead
 
 _REASON: Final = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
@@ -38,6 +39,7 @@ class ResponseReader:
         "_left",
         "_method",
         "_rules",
+        "_seen",
         "_sink",
         "_state",
         "surplus",
@@ -49,11 +51,12 @@ class ResponseReader:
         self._state = HELD
         self._method = b""
         self._left = 0
-        self._buffer = b""
+        self._buffer = bytearray()  # a head that is not whole
+        self._seen = 0  # how much of it has been looked at
         self._chunks: ChunkedReader | None = None
         self._head_bytes: bytes | None = None  # the last head's bytes, and what they mean
         self._head: ResponseHead | None = None
-        #: bytes came that belong to no message: the connection may not be used again
+        #: the connection may not be used again: bytes came that belong to no message, or the answer says so
         self.surplus = False
 
     def expect(self, method: bytes) -> None:
@@ -66,8 +69,12 @@ class ResponseReader:
         state = self._state
         if state == HEAD:
             if self._buffer:
-                data = self._buffer + data
-                self._buffer = b""
+                self._buffer += data
+                if self._buffer.find(END, max(self._seen - 3, 0)) < 0:
+                    self._await_head(self._buffer)
+                    return
+                data = bytes(self._buffer)
+                self._buffer, self._seen = bytearray(), 0
             self._feed_head(data)
         elif state == LENGTH:
             ready = len(data)
@@ -105,16 +112,25 @@ class ResponseReader:
     def _end_chunks(self, chunks: ChunkedReader) -> None:
         self._state = HELD
         self._chunks = None
-        self.surplus = bool(chunks.surplus)
+        if chunks.surplus:
+            self.surplus = True
+
+    def _await_head(self, data: bytes | bytearray) -> None:
+        """Keep the beginning of a head, or refuse it where it can only be wrong."""
+        rules, seen = self._rules, self._seen
+        if not b"HTTP/1.".startswith(data[:7]):
+            raise rules.violation("an answer that does not begin with HTTP/1")
+        check_incomplete(data, seen, len(data), rules)
+        if len(data) >= rules.header_size + len(END):
+            raise rules.violation("a head that is too large")
+        self._seen = len(data)
+        self._buffer = bytearray(data) if isinstance(data, bytes) else data
 
     def _feed_head(self, data: bytes) -> None:
         while True:
             end = data.find(END)
             if end < 0 or end > self._rules.header_size:
-                if not b"HTTP/1.".startswith(data[:7]):
-                    raise self._rules.violation("an answer that does not begin with HTTP/1")
-                check_incomplete(data, self._rules)
-                self._buffer = data
+                self._await_head(data)
                 return
             block = data[:end]
             if block == self._head_bytes:
@@ -131,6 +147,8 @@ class ResponseReader:
             self._sink.interim(head)
             if self._state != HEAD or not data:
                 return
+        if head.section.close:
+            self.surplus = True
         body = head.section.body
         if self._method == b"HEAD" or head.status == 204 or head.status == 304:
             body = 0
@@ -173,12 +191,15 @@ class ResponseReader:
         if section.body == UNSAID:
             section.body = UNTIL_CLOSE
         elif status < 200 or status == 204:
-            # RFC 9110, 8.6 and RFC 9112, 6.1: neither may be there; framing by them would swallow the next answer.
+            # RFC 9110, 8.6 and RFC 9112, 6.1: neither may be there; framing by them would swallow the next answer. A 204
+            # ends here whatever it says (RFC 9112, 6.3), and so does its connection: the backend may think otherwise.
             if section.body != 0:
-                raise violation("a body length on an answer that has no body")
+                if status < 200:
+                    raise violation("a body length on an interim answer")
+                section.close = True
             section.body = UNTIL_CLOSE
             section.wire = b"".join([f[2] for f in section.fields])
-        if not section.close and minor == 0 and not section.keep_alive:
+        if minor == 0 and not section.keep_alive:
             section.close = True
         try:
             httptools.HttpResponseParser(DEAF).feed_data(block + END)
@@ -187,5 +208,6 @@ class ResponseReader:
         except httptools.HttpParserError as refusal:
             raise violation("a head that llhttp refuses") from refusal
         head = ResponseHead(status, reason, minor, section)
-        self._head_bytes, self._head = block, head
+        if len(block) <= REMEMBERED:
+            self._head_bytes, self._head = block, head
         return head

@@ -14,6 +14,7 @@ from lbsvc.config.schema import PoolSettings
 from lbsvc.core.backend import Backend
 from lbsvc.core.pool import Pool
 from lbsvc.http.client import UpstreamConnection
+from lbsvc.http.messages import CHUNKED, ResponseHead
 from lbsvc.net.connector import Dialling, dial
 from lbsvc.net.deadlines import TICK, Deadlines
 
@@ -34,14 +35,13 @@ class Upstreams:
         self.keep = settings.connections
         self.idle_patience = settings.connections.idle_timeout + TICK
 
-    def take_idle(self, backend: Backend, method: bytes) -> UpstreamConnection | None:
-        """A kept connection for a request with `method`, or None.
+    def take_idle(self, backend: Backend, may_repeat: bool) -> UpstreamConnection | None:
+        """A kept connection, or None.
 
-        For requests that may not be sent twice the kernel is asked first whether the connection's end has arrived already,
+        For a request that may not be sent twice the kernel is asked first whether the connection's end has arrived already,
         which costs a system call: one that the backend closed while idle must not cost the client an error.
         """
         idle: list[UpstreamConnection] = backend.idle
-        may_repeat = method in self.repeatable
         while idle:
             connection = idle.pop()
             if (may_repeat or not connection.has_ended()) and not connection.is_past():
@@ -53,6 +53,12 @@ class Upstreams:
         """A new connection: calls `dialled(connection)` or `failed(outcome, detail)`, once, unless it is cancelled."""
         connection = UpstreamConnection(self, backend, dialled)
         return dial(self.reactor, backend.host, backend.port, connection, self.settings.timeouts.connect, failed)
+
+    def silence(self, head: ResponseHead, stream: float) -> float:
+        """How long the body of an answer may be silent: a stream for `stream` seconds, any other as this pool says."""
+        kind = (head.section.get(b"content-type") or b"").lower()
+        is_stream = head.section.body < CHUNKED or kind.startswith((b"text/event-stream", b"application/grpc"))
+        return stream if is_stream else self.settings.timeouts.idle
 
     def give_back(self, connection: UpstreamConnection) -> None:
         """An exchange has ended cleanly on `connection`: keep it, or close it."""

@@ -7,41 +7,20 @@ as JSON; nothing of the peer's bytes and nothing of our inside is in it. Called 
 from __future__ import annotations
 
 import json
+import re
+from http import HTTPStatus
 from typing import Final
 
 from lbsvc.config.schema import Redirect, Respond
+from lbsvc.core.paths import normal_path
 from lbsvc.http.messages import RequestHead, ResponseHead, Section
 
-PHRASES: Final[dict[int, bytes]] = {
-    200: b"OK",
-    201: b"Created",
-    202: b"Accepted",
-    204: b"No Content",
-    301: b"Moved Permanently",
-    302: b"Found",
-    303: b"See Other",
-    304: b"Not Modified",
-    307: b"Temporary Redirect",
-    308: b"Permanent Redirect",
-    400: b"Bad Request",
-    401: b"Unauthorized",
-    403: b"Forbidden",
-    404: b"Not Found",
-    405: b"Method Not Allowed",
-    408: b"Request Timeout",
-    410: b"Gone",
+#: Reason phrases by the IANA registry, in the words of RFC 9110 where Python's are older.
+PHRASES: Final[dict[int, bytes]] = {status.value: status.phrase.encode() for status in HTTPStatus} | {
     413: b"Content Too Large",
     414: b"URI Too Long",
-    417: b"Expectation Failed",
     418: b"I'm a teapot",
-    429: b"Too Many Requests",
-    431: b"Request Header Fields Too Large",
-    500: b"Internal Server Error",
-    501: b"Not Implemented",
-    502: b"Bad Gateway",
-    503: b"Service Unavailable",
-    504: b"Gateway Timeout",
-    505: b"HTTP Version Not Supported",
+    422: b"Unprocessable Content",
 }
 
 #: What a person reads beside the reason word.
@@ -88,35 +67,56 @@ def fixed(respond: Respond) -> tuple[ResponseHead, bytes]:
 def redirect(rule: Redirect, prefix: str | None, target: bytes) -> tuple[ResponseHead, bytes]:
     """A redirection; `*` at the end of `to` stands for what the route's prefix left of the path, query included.
 
-    `prefix` is the route's path pattern without its `*`. The target has been checked: visible ASCII only.
+    `prefix` is the route's path pattern without its `*`. The target has been checked: visible ASCII only. The path goes on
+    as it came; where it was matched in its normal form only, in that. No slash or backslash goes first, since
+    `https://x/` + `/evil.example` reads like another host in some places.
     """
     to = rule.to
     if to.endswith("*"):
-        path, mark, query = target.decode("ascii").partition("?")
-        rest = path[len(prefix) :] if prefix is not None and path.startswith(prefix) else path.lstrip("/")
-        to = to[:-1] + rest.lstrip("/") + mark + query
+        path, mark, query = target.partition(b"?")
+        start = (prefix or "/").encode()
+        if not path.startswith(start):
+            path = normal_path(path) if path.startswith(b"/") else b"/"
+        rest = path[len(start) :] if path.startswith(start) else b""
+        to = to[:-1] + (rest.lstrip(b"/\\") + mark + query).decode("ascii")
     return make_head(rule.status, [("Location", to)], 0), b""
 
 
+_WEIGHT: Final = re.compile(rb"0(\.[0-9]{0,3})?|1(\.0{0,3})?").fullmatch
+
+#: Media types that an Accept field may name -> which of our two forms they mean.
+_FORMS: Final = {
+    b"application/json": ("json",),
+    b"application/problem+json": ("json",),
+    b"application/*": ("json",),
+    b"text/plain": ("text",),
+    b"text/html": ("text",),
+    b"text/*": ("text",),
+    b"*/*": ("json", "text"),
+}
+
+
 def prefers_json(accept: bytes | None) -> bool:
-    """Whether an Accept field ranks JSON above plain text (RFC 9110, 12.5.1; a tie goes to text)."""
+    """Whether an Accept field ranks JSON above plain text (RFC 9110, 12.5.1).
+
+    At equal quality one that is named goes before one that a wildcard covers, and text before JSON.
+    """
     if accept is None or b"json" not in accept.lower():
         return False
-    best = {"json": 0.0, "text": 0.0}
+    best = {"json": (0.0, False), "text": (0.0, False)}
     for part in accept[:1024].lower().split(b","):
         media, *parameters = [p.strip() for p in part.split(b";")]
-        quality = 1.0
-        for parameter in parameters:
-            if parameter.startswith(b"q="):
-                try:
-                    quality = float(parameter[2:])
-                except ValueError:
-                    quality = 0.0
-        if media in (b"application/json", b"application/problem+json"):
-            best["json"] = max(best["json"], quality)
-        elif media in (b"text/plain", b"text/html", b"text/*"):
-            best["text"] = max(best["text"], quality)
-    return best["json"] > best["text"]
+        rank = (_quality(parameters), not media.endswith(b"*"))
+        for form in _FORMS.get(media, ()):
+            best[form] = max(best[form], rank)
+    return best["json"][0] > 0 and best["json"] > best["text"]
+
+
+def _quality(parameters: list[bytes]) -> float:
+    for parameter in parameters:
+        if parameter.startswith(b"q="):
+            return float(parameter[2:]) if _WEIGHT(parameter[2:]) else 0.0
+    return 1.0
 
 
 def error(

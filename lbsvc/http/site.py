@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from lbsvc.config.schema import ListenerSettings, Respond
 from lbsvc.core.books import ListenerBooks, RouteBooks
-from lbsvc.core.router import RoutingTable
+from lbsvc.core.paths import normal_path
+from lbsvc.core.router import Route, RoutingTable
 from lbsvc.http.fields import Rules
 from lbsvc.http.messages import RequestHead, ResponseHead
 from lbsvc.http.pooling import Upstreams
@@ -98,6 +99,12 @@ class HttpSite:
         self.on_open: Callable[[int], None] = lambda number: None
         self.on_close: Callable[[], None] = lambda: None
         self._date = (0, b"")
+
+    def match(self, head: RequestHead) -> Route | None:
+        """The route of a request; raises ProtocolViolation where its path could be read in two ways."""
+        path = head.target.partition(b"?")[0]
+        host = (head.host or b"").decode("latin-1")
+        return self.table.match(host, normal_path(path) if path != b"*" else path, head.method, head.header)
 
     def date_line(self) -> bytes:
         """A Date field for an answer that lacks one (RFC 9110, 6.6.1), remembered for a second."""

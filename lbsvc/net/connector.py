@@ -2,13 +2,14 @@
 
 Promises: exactly one of `protocol.makeConnection(transport)` and `failed(outcome, detail)` happens, unless `cancel` was
 called first, after which neither does; either may happen before `dial` returns. No resolver and, on our own reactor, no
-Connector and no address objects. On any other reactor it goes the ordinary way. Running out of descriptors is our own
-trouble and not the backend's: ABANDONED.
+Connector and no address objects. On any other reactor it goes the ordinary way. Running out of descriptors or of local
+ports is our own trouble and not the backend's: ABANDONED.
 """
 
 from __future__ import annotations
 
 import errno
+import socket
 from collections.abc import Callable
 from typing import Any
 from typing import Protocol as TypingProtocol
@@ -24,13 +25,12 @@ from lbsvc.core.backend import Outcome
 #: Told when a dial fails: how it counts, and in words.
 Failed = Callable[[Outcome, str], None]
 
-_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _WORDS = {
     errno.ECONNREFUSED: "connection refused",
     errno.EHOSTUNREACH: "no route to host",
     errno.ENETUNREACH: "network is unreachable",
     errno.ECONNRESET: "connection reset",
-    errno.ETIMEDOUT: "timed out",
 }
 
 
@@ -51,10 +51,11 @@ def dial(reactor: Any, host: str, port: int, protocol: Protocol, timeout: float,
 class _LeanDial:
     """On our own reactor. The timer is only made where the kernel did not connect at once."""
 
-    __slots__ = ("_dial", "_failed", "_protocol", "_timer")
+    __slots__ = ("_dial", "_failed", "_host", "_protocol", "_timer")
 
     def __init__(self, reactor: Any, host: str, port: int, protocol: Protocol, timeout: float, failed: Failed) -> None:
         self._failed: Failed | None = failed
+        self._host = host
         self._protocol = protocol
         self._timer: Any = None
         self._dial: Any = None
@@ -80,7 +81,7 @@ class _LeanDial:
         failed = self._failed
         self._settle()
         if failed is not None:
-            failed(*explain(error))
+            failed(*explain(error, self._host))
 
     def _timed_out(self) -> None:
         self._timer = None
@@ -105,11 +106,19 @@ class _OrdinaryDial(ClientFactory[Protocol]):
 
     def __init__(self, reactor: Any, host: str, port: int, protocol: Protocol, timeout: float, failed: Failed) -> None:
         self._failed: Failed | None = failed
+        self._host = host
         self._instance = protocol
         self._connector: IConnector | None = None
         connector = reactor.connectTCP(host, port, self, timeout)
         if self._failed is not None:
             self._connector = connector
+
+    @override
+    def startedConnecting(self, connector: Any) -> None:
+        # What is written in a turn goes out as one piece anyway: nothing to wait for.
+        skt = connector.transport.getHandle() if hasattr(connector.transport, "socket") else None
+        if skt is not None:
+            skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     @override
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
@@ -124,12 +133,12 @@ class _OrdinaryDial(ClientFactory[Protocol]):
         failed, self._failed = self._failed, None
         if failed is None:
             return
+        error: Any = reason.value
         if reason.check(DialTimeout):
-            failed(Outcome.CONNECT_TIMEOUT, "timed out")
-        else:
-            error = reason.value
-            number = getattr(error, "osError", None)
-            failed(*explain(OSError(number, str(error)) if isinstance(number, int) else OSError(str(error))))
+            error = OSError(errno.ETIMEDOUT, "timed out")
+        elif isinstance(getattr(error, "osError", None), int):
+            error = OSError(error.osError, str(error))
+        failed(*explain(error, self._host))
 
     def cancel(self) -> None:
         if self._failed is not None:
@@ -138,8 +147,24 @@ class _OrdinaryDial(ClientFactory[Protocol]):
                 self._connector.disconnect()
 
 
-def explain(error: OSError) -> tuple[Outcome, str]:
-    """How a failed connect counts, and in words."""
-    if error.errno in _OURS:
-        return Outcome.ABANDONED, error.strerror or "out of resources"
-    return Outcome.CONNECT_FAILED, _WORDS.get(error.errno or 0, error.strerror or str(error))
+def explain(error: Exception, host: str) -> tuple[Outcome, str]:
+    """How a failed connect to `host` counts, and in words."""
+    number = getattr(error, "errno", None) or 0
+    words = getattr(error, "strerror", None) or str(error)
+    if number == errno.ETIMEDOUT:
+        return Outcome.CONNECT_TIMEOUT, "timed out"
+    if number in _OURS:
+        return Outcome.ABANDONED, words
+    if number == errno.EADDRNOTAVAIL and _has_source(host):
+        return Outcome.ABANDONED, "no local port is free"
+    return Outcome.CONNECT_FAILED, _WORDS.get(number, words)
+
+
+def _has_source(host: str) -> bool:
+    """Whether we have an address to reach `host` from; connecting a UDP socket sends nothing, but asks for one."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((host, 9))
+    except OSError:
+        return False
+    return True

@@ -1,13 +1,16 @@
 """When does patience end: one coarse sweep over stored deadlines instead of a timer for each request.
 
 Promises: `expired(now)` of a watched object is called at or after its deadline, at most three TICKs and one turn of the
-reactor late, never before; moving a deadline later costs an attribute store, whatever the number of objects; idle objects
-cost nothing between their buckets. Called by the roads; invariant: `slot` is where the
-bucket begins that an object is in, so that a deadline at or after it needs no other bucket. Times are seconds of the injected (monotonic) clock.
+reactor late; moving a deadline later costs an attribute store, whatever the number of objects; idle objects cost nothing
+between their buckets; nothing here refers to what `forget` was called for; an `expired` that raises is logged and costs
+the others nothing. Called by the roads. Invariant: an object is in one bucket or in none; `slot` is where its bucket
+begins (NEVER: in none), so that a deadline at or after it needs no other. Seconds of the injected (monotonic) clock.
 
 Law: buckets are TICK wide. An object that is met in a due bucket before its deadline has come is put into the bucket of
 that deadline ("moved lazily"), so that a connection that is busy all the time is touched once in each timeout, not
-once in each request. An object met in a bucket that is not its `slot` was moved earlier meanwhile: dropped.
+once in each request. The owner of an object that is over calls `forget`: a bucket a minute away would else keep all
+connections of that minute. `now` is as old as the last sweep: deadlines that are set while the whole process has stood
+still for longer than a TICK come early by as much.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import Final, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
+from twisted.python import log
 
 #: Width of a bucket and period of the sweep, in seconds.
 TICK: Final = 0.1
@@ -35,13 +39,17 @@ class Watched(Protocol):
 
 
 class Deadlines:
-    """The buckets and the sweep. The hot path inlines `watch`: store `now + patience + TICK`, `insert` only if it is earlier."""
+    """The buckets and the sweep.
+
+    The hot path inlines `watch`: it stores `now + patience + TICK`, and calls `insert` only if that is before the slot.
+    """
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         #: the time of the last sweep: good enough to say when patience ends, and free
         self.now = clock.seconds()
-        self._buckets: dict[int, list[Watched]] = {}
+        #: dictionaries rather than sets: they keep the order
+        self._buckets: dict[int, dict[Watched, None]] = {}
         self._swept = int(clock.seconds() / TICK)
         self._loop = LoopingCall(self.sweep)
         self._loop.clock = clock
@@ -65,14 +73,28 @@ class Deadlines:
             self.insert(item)
 
     def insert(self, item: Watched) -> None:
-        """Put `item` into the bucket of its deadline; its former entry, if any, is dropped when it is met."""
+        """Put `item` into the bucket of its deadline, out of a later one that it may be in."""
+        if item.slot != NEVER:
+            self._take_out(item)
         number = max(ceil(item.deadline / TICK), self._swept + 1)
         item.slot = (number - 1) * TICK
         bucket = self._buckets.get(number)
         if bucket is None:
-            self._buckets[number] = [item]
+            self._buckets[number] = {item: None}
         else:
-            bucket.append(item)
+            bucket[item] = None
+
+    def forget(self, item: Watched) -> None:
+        """`item` is over: nothing is called for it any more, and nothing here refers to it."""
+        item.deadline = NEVER
+        if item.slot != NEVER:
+            self._take_out(item)
+            item.slot = NEVER
+
+    def _take_out(self, item: Watched) -> None:
+        bucket = self._buckets.get(round(item.slot / TICK) + 1)
+        if bucket is not None:
+            bucket.pop(item, None)
 
     def sweep(self) -> None:
         """Look at every bucket that has become due since the last sweep."""
@@ -87,11 +109,14 @@ class Deadlines:
             slot = (number - 1) * TICK
             for item in self._buckets.pop(number):
                 if item.slot != slot:
-                    continue  # it was moved to an earlier bucket, and is or was met there
+                    continue  # it was moved or forgotten by one that this sweep met before
                 item.slot = NEVER
                 if item.deadline > now:
                     if item.deadline != NEVER:
                         self.insert(item)
                 else:
                     item.deadline = NEVER
-                    item.expired(now)
+                    try:
+                        item.expired(now)
+                    except Exception:
+                        log.err(None, f"{item!r} failed when its deadline came")

@@ -1,16 +1,16 @@
-"""Dialling lean: from an IP literal to a connected transport with five syscalls and no connector, resolver, timer or address object.
+"""Dialling lean: from an IP literal to a transport with five syscalls, without connector, resolver, timer, address object.
 
 Who calls it: `Reactor.dial`, for `net/connector.py`.
 
-Law: `dial(host, port, protocol, failed)` leads to exactly one of `protocol.makeConnection(transport)` and `failed(OSError)`,
-unless the Dial is cancelled first: then nothing is called and the socket is closed. **Both may happen before dial() returns**
-(on loopback and for local addresses they nearly always do): so the caller must be ready for either when it calls, and must not
-expect to have the Dial in hand by then. `cancel` after the end does nothing. The caller owns the timeout.
+Law: `dial(host, port, protocol, failed)` leads to exactly one of `protocol.makeConnection(transport)` and
+`failed(OSError)`, unless the Dial is cancelled first: then nothing is called and the socket is closed. **Either may happen
+before dial() returns** (for local addresses they nearly always do): the caller must be ready for both when it calls, and
+must not expect to have the Dial in hand by then. `cancel` after the end does nothing. The caller owns the timeout.
 
-- An exception in makeConnection is logged and costs that connection (its connectionLost is called); one in `failed` is logged.
+- An exception in makeConnection is logged and costs that connection (connectionLost is called); one in `failed` is logged.
 - Not an IP literal: `failed` at once; no name is ever resolved here. `host` may have a scope (`fe80::1%eth0`).
 - Out of descriptors, no route and their like: `failed` with the OSError of the syscall.
-- If the reactor stops first: `failed(ConnectionAbortedError)`.
+- If the reactor stops first: `failed(ConnectionAbortedError)`, or with what has befallen the socket by then.
 
 Syscalls when it completes at once: socket, setsockopt(TCP_NODELAY), connect (EINPROGRESS), connect (done), epoll_ctl.
 Otherwise epoll_ctl twice, and connect again when epoll reports it.
@@ -86,10 +86,10 @@ class FastClient(FastConnection, tcp.Client):
     """What connectTCP makes: the stock client's way of connecting, then ours of carrying."""
 
     _base = FastConnection
-    _commonConnection = FastConnection
+    _commonConnection = FastConnection  # noqa: N815
     connector: Any
 
-    __init__ = tcp.Client.__init__  # type: ignore[assignment]
+    __init__ = tcp.Client.__init__
     connectionLost = tcp.Client.connectionLost  # noqa: N815
 
     @override
@@ -223,7 +223,7 @@ def dial(
         code = connect(sockaddr)
         if code in _PENDING:
             attempt = Dial(reactor, skt, sockaddr, protocol, failed)
-            reactor.addWriter(attempt)  # type: ignore[no-untyped-call]
+            reactor.addWriter(attempt)
             return attempt
     if code and code != EISCONN:
         skt.close()

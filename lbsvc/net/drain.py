@@ -2,8 +2,9 @@
 
 Promises: not ready at once; after `delay` listeners stop accepting, what waits in their accept queues having been
 accepted; idle connections close, busy ones after their answer; tcp may go on; what is left `drain_timeout` after the delay
-is cut. `force` skips every wait that is left. Called by app.py when the service stops; written out here, since a
-MultiService stops its children all at once and waits for none. Seconds of a monotonic clock.
+is cut. `force`, at any time, skips every wait that is left. It ends whatever happens on the way: what fails is logged, and
+the next step is taken. Called by app.py when the service stops; written out here, since a MultiService stops its children
+all at once and waits for none. Seconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
 #: How often we look whether the last connection has gone, in seconds.
 LOOK: Final = 0.05
@@ -35,6 +36,8 @@ class Site(Protocol):
 class Drain:
     """One stop of the service."""
 
+    log = Logger()
+
     def __init__(
         self,
         clock: IReactorTime,
@@ -55,54 +58,64 @@ class Drain:
         self._emit = emit
         self._closing = closing
         self._done: Deferred[None] = Deferred()
-        self._waiting: list[Callable[[], None]] = []
+        #: the next step and when it is due; None before `run`, between steps, and at the end
+        self._step: Callable[[], None] | None = None
+        self._due: IDelayedCall | None = None
         self._deadline = 0.0
-        self._look = LoopingCall(self._check)
-        self._look.clock = clock
         self._is_forced = False
 
     def run(self) -> Deferred[None]:
         """Begin; fires when every connection is gone."""
         if self._delay > 0 and not self._is_forced:
-            self._emit(f"not ready; accepting for another {self._delay:g} s")
-            later = self._clock.callLater(self._delay, self._stop_accepting)
-            self._waiting.append(later.cancel)
+            self._try(lambda: self._emit(f"not ready; accepting for another {self._delay:g} s"))
+            self._later(self._delay, self._stop_accepting)
         else:
             self._stop_accepting()
         return self._done
 
     def force(self) -> None:
         """Stop now."""
-        if self._is_forced:
-            return
         self._is_forced = True
-        waiting, self._waiting = self._waiting, []
-        for cancel in waiting:
-            cancel()
-            self._stop_accepting()
-        if self._look.running:
-            self._check()
+        due, step = self._due, self._step
+        if due is not None and step is not None:
+            due.cancel()
+            self._due = self._step = None
+            step()
+
+    def _later(self, seconds: float, step: Callable[[], None]) -> None:
+        self._step = step
+        self._due = self._clock.callLater(seconds, self._take_step)
+
+    def _take_step(self) -> None:
+        step, self._due, self._step = self._step, None, None
+        assert step is not None
+        step()
+
+    def _try(self, *acts: Callable[[], object]) -> None:
+        """Each of them, whatever comes of the others: a stop that gets stuck would need a kill."""
+        for act in acts:
+            try:
+                act()
+            except Exception:
+                self.log.failure("a step of the drain failed")
 
     def _stop_accepting(self) -> None:
-        self._waiting = []
-        self._closing()
-        for listener in self._listeners:
-            listener.close()
-        for site in self._sites:
-            site.drain()
-        left = self._count_open()
-        self._emit(f"{left} connections to finish, for {self._timeout:g} s at most")
+        self._try(
+            self._closing,
+            *(listener.close for listener in self._listeners),
+            *(site.drain for site in self._sites),
+            lambda: self._emit(f"{self._count_open()} connections to finish, for {self._timeout:g} s at most"),
+        )
         self._deadline = self._clock.seconds() + self._timeout
-        self._look.start(LOOK, now=True)
+        self._look()
 
-    def _check(self) -> None:
+    def _look(self) -> None:
         left = self._count_open()
-        if left and not self._is_forced and self._clock.seconds() < self._deadline:
+        if left and not self._is_forced and (rest := self._deadline - self._clock.seconds()) > 0:
+            self._later(min(LOOK, rest), self._look)
             return
-        self._look.stop()
         if left:
-            self._emit(f"cutting {left} connections that are left")
-        for site in self._sites:
-            site.abort()
+            self._try(lambda: self._emit(f"cutting {left} connections that are left"))
+        self._try(*(site.abort for site in self._sites))
         # Aborted transports are lost in the next turn of the reactor; then nothing of theirs is left.
         self._clock.callLater(0, self._done.callback, None)

@@ -3,9 +3,9 @@
 Who calls it: `net/reactor.py` for listenTCP and adopted ports; `net/listener.py` pauses and resumes them.
 
 Promises
-- A factory with a method `buildLean(sockaddr: tuple) -> Protocol | None` is asked by that instead of buildProtocol, so that no
-  address object is made for each connection (getPeer and getHost make them when asked). `sockaddr` is what accept(2) gave:
-  (host, port) or (host, port, flow, scope); ("", 0) or (path, 0) on a unix socket. None: the connection is closed at once.
+- A factory with a method `buildLean(sockaddr: tuple) -> Protocol | None` is asked by that instead of buildProtocol, so that
+  no address object is made for each connection (getPeer and getHost make them when asked). `sockaddr` is what accept(2)
+  gave: (host, port) or (host, port, flow, scope); ("", 0) or (path, 0) on a unix socket. None: it is closed at once.
 - Accepted sockets are non-blocking and have TCP_NODELAY (inherited from the listening socket, which costs them nothing).
 - One turn accepts at most `numberAccepts` connections, which adapts as Twisted's does but never above MOST_ACCEPTS.
 - `pauseAccepting()` and `resumeAccepting()` may be called at any time, also from within buildLean and connectionMade; after
@@ -78,7 +78,7 @@ class FastServer(FastConnection, tcp.Server):
             self._read_later = True
 
     @classmethod
-    def _fromConnectedSocket(cls, fileDescriptor: int, addressFamily: int, factory: Any, reactor: Any) -> Any:  # noqa: N803
+    def _fromConnectedSocket(cls, fileDescriptor: int, addressFamily: int, factory: Any, reactor: Any) -> Any:  # noqa: N802, N803
         with socket.fromfd(fileDescriptor, addressFamily, socket.SOCK_STREAM) as skt:
             skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return super()._fromConnectedSocket(fileDescriptor, addressFamily, factory, reactor)
@@ -144,6 +144,7 @@ class LeanPort(tcp.Port):
     """A TCP port, IPv4 or IPv6; see the module docstring."""
 
     transport = FastServer
+    reactor: Any
     _build: Any = None
 
     @override
@@ -163,7 +164,7 @@ class LeanPort(tcp.Port):
 
     @override
     def doRead(self) -> None:
-        accept: Any = self.socket._accept  # type: ignore[attr-defined]
+        accept = self.socket._accept  # type: ignore[union-attr]
         limit = self.numberAccepts
         watched = self.reactor.watches
         taken = 0
@@ -242,7 +243,7 @@ class LeanUnixPort(LeanPort, unix.Port):
     def _take(self, descriptor: int, sockaddr: Any) -> None:
         super()._take(descriptor, (sockaddr or "", 0))
 
-    _fromListeningDescriptor = unix.Port.__dict__["_fromListeningDescriptor"]
+    _fromListeningDescriptor = unix.Port.__dict__["_fromListeningDescriptor"]  # noqa: N815
     __repr__ = unix.Port.__repr__
     getHost = unix.Port.getHost  # noqa: N815
     _buildAddr = unix.Port._buildAddr  # noqa: N815

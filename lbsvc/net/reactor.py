@@ -1,15 +1,15 @@
 """An EPollReactor that does less for each event, and whose TCP transports write at once: Twisted, only faster.
 
-Who calls it: `tap.py` installs it if no reactor was chosen; everything else gets it as an argument. On any other reactor lbsvc
-works too, through `net/connector.py`, only slower.
+Who calls it: `tap.py` installs it if no reactor was chosen; everything else gets it as an argument. On any other reactor
+lbsvc works too, through `net/connector.py`, only slower.
 
 Promises, over and above EPollReactor's:
-- `seconds()` is the monotonic clock, and every timer (callLater, LoopingCall) runs on it: steps of the wall clock move nothing.
+- `seconds()` is the monotonic clock, and every timer (callLater, LoopingCall) runs on it: steps of the wall clock move none.
 - TCP connections are `net/transports.py`, TCP ports and adopted ports `net/ports.py`; `dial` is `net/dialing.py`.
 - An event is passed on only to the selectable it was meant for: one whose descriptor was closed since the poll, even if the
   number is in use again, and one that is no longer read or written, get nothing.
-- An exception out of a selectable is logged and costs that connection only. There is a log context as on any reactor, but its
-  `system` is made when something is logged: making one for each event costs 3 us.
+- An exception out of a selectable is logged and costs that connection only. There is a log context as on any reactor, but
+  its `system` is made when something is logged: making one for each event costs 3 us.
 - A connection that is closed with nothing left to send is lost at the end of the turn, not inside loseConnection.
 """
 
@@ -22,7 +22,7 @@ from collections.abc import Callable
 from errno import EINTR
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet import error, unix
 from twisted.internet.base import _topHandler
@@ -351,9 +351,11 @@ class _LogOwner(dict[str, Any]):
 
 
 class _FastConnector(Connector):
+    reactor: Any
+
     @override
     def _makeTransport(self) -> FastClient:
-        return FastClient(self.host, self.port, self.bindAddress, self, self.reactor)
+        return cast(FastClient, FastClient(self.host, self.port, self.bindAddress, self, self.reactor))
 
 
 def install() -> None:

@@ -1,14 +1,18 @@
 """The layer 4 road: one connection and the bytes of both sides, from match to settle.
 
 Promises: bytes arrive as they were sent, in order, both ways at once; a side that does not read stops the other in the
-kernel's buffers, not in our memory; the end of one side's sending is passed on while the other may go on (half-close); a
-dial that fails goes to another backend; every wait has a deadline; the lease is released once and the connection counted
-and logged once, with one reason word. Called by the listener and the two transports. http/exchange.py walks the same
-milestones: match, admit, choose, open, carry, settle.
+kernel's buffers, not in our memory; the end of one side's sending is passed on while the other may go on (half-close), and
+so is a reset; a dial that fails goes to another backend; every wait has a deadline; the lease is released once and the
+connection counted and logged once, with one reason word. Called by the listener and, through net/sides.py, by the two
+transports. http/exchange.py walks the same milestones: match, admit, choose, open, carry, settle.
 
 Deadlines: `connect` of the pool while dialling (net/connector.py); `idle` of the listener for silence in both directions;
-`half_close` once one side has finished. They are looked at once in each `idle`, not moved by each chunk: a chunk only
-stores the time.
+`half_close` once one side has finished, and again for what is left to send when the relay is over. They are looked at once
+in each `idle`, not moved by each chunk: a chunk only stores the time.
+
+Law of losses: a side that is lost before it had finished takes the other with it by a reset, so that nobody mistakes what
+it has got for the whole. One that had finished leaves the other all that it sent: that is delivered, and what the other
+still sends is read and dropped, since closing on unread bytes would be a reset.
 """
 
 from __future__ import annotations
@@ -16,11 +20,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from typing_extensions import override
-from zope.interface import implementer
 
 from lbsvc.config.schema import ListenerSettings, PoolSettings
 from lbsvc.core.backend import Backend, Outcome
@@ -30,6 +31,8 @@ from lbsvc.core.pool import Pool
 from lbsvc.core.retry import backoff_delay
 from lbsvc.net.connector import dial
 from lbsvc.net.deadlines import NEVER, Deadlines
+from lbsvc.net.sides import Downstream, Side, Upstream
+from lbsvc.net.unsent import unsent
 
 
 class RelaySite:
@@ -60,8 +63,11 @@ class RelaySite:
         self.make_id = make_id
         self.log = log
         self.route = "default"
+        #: Twisted's own transports close when the socket is writable, ours when nothing is left to send
+        self.closes_late = not hasattr(reactor, "dial")
         self.on_open: Callable[[int], None] = lambda number: None
         self.on_close: Callable[[], None] = lambda: None
+        #: those with a connection left, settled or not
         self.relays: set[Relay] = set()
 
     def drain(self) -> None:
@@ -72,84 +78,22 @@ class RelaySite:
         for relay in self.relays:
             relay.count()
 
+    @property
+    def flushing(self) -> int:
+        """How many have lost their client, and have bytes left for the backend: a drain waits for them too."""
+        return sum(relay.downstream.transport is None for relay in self.relays)
+
     def abort(self) -> None:
         """Cut what is left."""
         for relay in list(self.relays):
-            relay.finish("killed", Outcome.ABANDONED, abort=True)
+            if relay.is_over:
+                relay.cut()
+            else:
+                relay.finish("killed", Outcome.ABANDONED, abort=True)
 
 
-@implementer(IHalfCloseableProtocol, IPushProducer)
-class Side(Protocol):
-    """One end of a relay. As a producer it stands for what the other end sends to this one."""
-
-    transport: Any
-    other: Side
-
-    def __init__(self, relay: Relay) -> None:
-        self.relay = relay
-        self.has_finished = False  # no more bytes come from here
-        self.is_full = False  # what we send here is not read
-
-    def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name: this end reads too slowly
-        self.is_full = True
-        self.other.transport.pauseProducing()
-
-    def resumeProducing(self) -> None:  # noqa: N802 - Twisted's name: this end reads on
-        self.is_full = False
-        if not self.other.has_finished:
-            self.other.transport.resumeProducing()
-
-    def stopProducing(self) -> None:  # noqa: N802 - Twisted's name
-        """The connection is lost; connectionLost follows and knows what to do."""
-
-    def readConnectionLost(self) -> None:  # noqa: N802 - Twisted's name
-        self.has_finished = True
-        self.relay.side_finished(self)
-
-    def writeConnectionLost(self) -> None:  # noqa: N802 - Twisted's name
-        """Our half-close has gone out; the other half goes on."""
-
-
-class Downstream(Side):
-    """The client's end."""
-
-    @override
-    def connectionMade(self) -> None:
-        self.relay.start()
-
-    @override
-    def dataReceived(self, data: bytes) -> None:
-        relay = self.relay
-        relay.bytes_in += len(data)
-        write = relay.write_up
-        if write is None:
-            relay.hold(data)
-        else:
-            relay.active_at = relay.seconds()
-            write(data)
-
-    @override
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.relay.downstream_lost(reason)
-
-
-class Upstream(Side):
-    """The backend's end."""
-
-    @override
-    def connectionMade(self) -> None:
-        self.relay.connected(self)
-
-    @override
-    def dataReceived(self, data: bytes) -> None:
-        relay = self.relay
-        relay.bytes_out += len(data)
-        relay.active_at = relay.seconds()
-        relay.write_down(data)
-
-    @override
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.relay.upstream_lost(self, reason)
+def drop(data: bytes) -> None:
+    """The side that this was meant for is not there yet, or gone."""
 
 
 class Relay:
@@ -161,6 +105,7 @@ class Relay:
     pending: Any = None
     attempts = 0
     tried: tuple[Backend, ...] = ()
+    tried_at = 0.0
     connected_at = 0.0
     bytes_in = 0
     bytes_out = 0
@@ -169,7 +114,7 @@ class Relay:
     slot = NEVER
     half_closed_at = NEVER
     failed_backend: Backend | None = None
-    is_over = False
+    is_over = False  # settled; a side may have something left to flush
 
     def __init__(self, site: RelaySite, peer: str) -> None:
         self.site = site
@@ -178,10 +123,7 @@ class Relay:
         self.began = self.active_at = site.seconds()
         self.early: list[bytes] = []
         self.downstream = Downstream(self)
-        self.write_down: Callable[[bytes], None] = self._drop
-
-    def _drop(self, data: bytes) -> None:
-        """There is no client yet, or no longer."""
+        self.write_down: Callable[[bytes], None] = drop
 
     # -- match, admit, choose
 
@@ -193,16 +135,16 @@ class Relay:
         transport.registerProducer(self.downstream, True)
         site.relays.add(self)
         site.pool.budget.request(self.began)
-        site.deadlines.watch(self, site.settings.timeouts.idle)
         site.on_open(transport.fileno())
         self.choose()
 
     def choose(self) -> None:
+        """A backend: one that has not been tried, or where there is no other, one that has."""
         self.pending = None
         pool = self.site.pool
         lease = pool.pick(self.tried) if self.tried else pool.pick()
         if lease is None and self.tried:
-            lease = pool.pick()  # another backend first; where there is no other, the same one once more
+            lease = pool.pick()
         if lease is None:
             self.finish("no_backend", Outcome.ABANDONED)
             return
@@ -213,12 +155,12 @@ class Relay:
     # -- open
 
     def open(self, lease: Lease) -> None:
+        """Dial. It may have succeeded or failed, and another have begun, when this returns."""
         site = self.site
-        upstream = Upstream(self)
         backend = lease.backend
-        pending = dial(
-            site.reactor, backend.host, backend.port, upstream, site.pool_settings.timeouts.connect, self.dial_failed
-        )
+        self.tried_at = self.seconds()
+        timeout = site.pool_settings.timeouts.connect
+        pending = dial(site.reactor, backend.host, backend.port, Upstream(self), timeout, self.dial_failed)
         if self.lease is lease and self.upstream is None and not self.is_over:
             self.pending = pending
 
@@ -234,7 +176,7 @@ class Relay:
         site, lease = self.site, self.lease
         assert lease is not None
         self.lease = None
-        lease.release(outcome, 0, self.seconds() - self.active_at)
+        lease.release(outcome, 0, self.seconds() - self.tried_at)
         policy = site.pool_settings.retry
         if self.attempts < policy.attempts and "connect_failure" in policy.when and outcome is not Outcome.ABANDONED:
             if site.pool.budget.may_retry(self.seconds()):
@@ -253,14 +195,14 @@ class Relay:
     def connected(self, upstream: Upstream) -> None:
         """The backend is there: hand over what was held, and let both sides flow."""
         self.pending = None
-        downstream = self.downstream
+        site, downstream, lease = self.site, self.downstream, self.lease
+        assert lease is not None
         self.upstream = upstream
         upstream.other = downstream
         downstream.other = upstream
-        lease = self.lease
-        assert lease is not None
         lease.backend.connections += 1
         self.connected_at = self.active_at = self.seconds()
+        site.deadlines.watch(self, site.settings.timeouts.idle)
         transport = upstream.transport
         transport.registerProducer(upstream, True)
         self.write_up = transport.write
@@ -268,27 +210,34 @@ class Relay:
             for data in self.early:
                 transport.write(data)
             self.early = []
-            if not downstream.has_finished and not upstream.is_full:
+            if not upstream.is_full:
                 downstream.transport.resumeProducing()
         if downstream.has_finished:
-            transport.loseWriteConnection()
+            self._pass_on_end(upstream)
 
     # -- carry: data goes straight from Downstream.dataReceived to the other transport, and back
 
     def side_finished(self, side: Side) -> None:
         """One side has finished sending: say so to the other, which may go on for `half_close`."""
-        upstream, downstream = self.upstream, self.downstream
-        if upstream is None:
-            return  # the client finished before the backend was there: passed on when it is
-        if upstream.has_finished and downstream.has_finished:
-            self.finish("ok", Outcome.OK)
-            return
-        side.other.transport.loseWriteConnection()
+        if self.is_over:
+            side.close()  # it was the last that we waited for
+        elif self.upstream is not None:  # otherwise: passed on when the backend is there
+            if side.other.has_finished:
+                self.finish("ok", Outcome.OK)
+            else:
+                self._pass_on_end(side.other)
+
+    def _pass_on_end(self, side: Side) -> None:
+        side.close_writing()
+        timeouts = self.site.settings.timeouts
         self.half_closed_at = self.seconds()
-        self.site.deadlines.watch(self, self.site.settings.timeouts.half_close)
+        self.site.deadlines.watch(self, min(timeouts.half_close, timeouts.idle))
 
     def expired(self, now: float) -> None:
         """Look whether it was silent as long as it may be; if not, look again when it may have been."""
+        if self.is_over:
+            self.cut()
+            return
         timeouts = self.site.settings.timeouts
         due = self.active_at + timeouts.idle
         if self.half_closed_at != NEVER:
@@ -296,39 +245,56 @@ class Relay:
         if due > now:
             self.site.deadlines.watch(self, due - now)
         else:
-            self.finish("idle_timeout", Outcome.OK, abort=self.is_stalled)
-
-    @property
-    def is_stalled(self) -> bool:
-        """Whether bytes wait for a side that does not read them."""
-        return self.downstream.is_full or (self.upstream is not None and self.upstream.is_full)
+            # Whoever has not read what waits for him all this time is not given more of it.
+            self.finish("idle_timeout", Outcome.OK, abort=self._unsent() > 0)
 
     def downstream_lost(self, reason: Failure) -> None:
-        clean = self.upstream is not None and reason.check(connectionDone.type) is not None
-        self.write_down = self._drop
+        """The client's connection is gone; this is told once for each connection that was accepted."""
         self.site.on_close()
+        self.write_down = drop
+        upstream = self.upstream
         if not self.is_over:
-            self.finish("ok" if clean else "client_closed", Outcome.OK if clean else Outcome.CLIENT_GONE)
+            clean = upstream is not None and reason.check(connectionDone.type) is not None
+            if clean:
+                self.finish("ok", Outcome.OK)
+            else:
+                whole = self.downstream.has_finished
+                self.finish(
+                    "client_closed", Outcome.CLIENT_GONE, abort=not whole, lingering=upstream if whole else None
+                )
+        if upstream is None or upstream.transport is None:
+            self._gone()
 
-    def upstream_lost(self, upstream: Upstream, reason: Failure) -> None:
-        if upstream is not self.upstream or self.is_over:
-            return
-        clean = reason.check(connectionDone.type) is not None
-        self.finish("ok" if clean else "upstream_reset", Outcome.OK if clean else Outcome.RESET, abort=not clean)
+    def upstream_lost(self, reason: Failure) -> None:
+        """The backend's connection is gone."""
+        self.write_up = drop
+        upstream, downstream = self.upstream, self.downstream
+        if upstream is not None and not self.is_over:
+            if upstream.has_finished:
+                self.finish("ok", Outcome.OK, lingering=downstream)
+            elif reason.check(connectionDone.type) is not None:
+                self.finish("ok", Outcome.OK)
+            else:
+                self.finish("upstream_reset", Outcome.RESET, abort=True)
+        if downstream.transport is None:
+            self._gone()
 
     # -- settle
 
-    def finish(self, reason: str, outcome: Outcome, abort: bool = False) -> None:
-        """Flush and close both sides (or cut them), give back the lease, count and log, once."""
+    def finish(self, reason: str, outcome: Outcome, abort: bool = False, lingering: Side | None = None) -> None:
+        """Flush and close both sides (or cut them), give back the lease, count and log, once.
+
+        `lingering`: this side has been told the end, and is closed when it ends too; what it sends meanwhile is dropped.
+        """
         if self.is_over:
             return
         self.is_over = True
         site = self.site
-        site.relays.discard(self)
         pending, self.pending = self.pending, None
         if pending is not None:
             pending.cancel()
         self.deadline = NEVER
+        self.early = []
         now = self.seconds()
         backend = self.failed_backend
         lease, self.lease = self.lease, None
@@ -338,20 +304,47 @@ class Relay:
             if upstream is not None:
                 backend.connections -= 1
             lease.release(outcome, 0, now - self.began)
-        for side in (self.downstream, upstream):
-            if side is not None and side.transport is not None:
-                if abort:
-                    side.transport.abortConnection()
-                else:
-                    side.transport.loseConnection()
-        # Whoever does not read what is left to flush is not waited for longer than `half_close`.
-        if not abort and self.is_stalled:
-            site.reactor.callLater(site.settings.timeouts.half_close, self._cut)
-        books = site.books
         self.count()
-        books.terminations[reason] = books.terminations.get(reason, 0) + 1
+        self._part(abort, lingering)
+        terminations = site.books.terminations
+        terminations[reason] = terminations.get(reason, 0) + 1
         if site.log is not None:
             self._log(reason, backend, now)
+
+    def _part(self, abort: bool, lingering: Side | None) -> None:
+        """Leave both sides. Whoever does not read what is left to flush is not waited for longer than `half_close`."""
+        if abort:
+            self.cut()
+            return
+        for side in (self.downstream, self.upstream):
+            if side is not None and side is not lingering:
+                side.close()
+        if lingering is not None:
+            lingering.drop_rest()
+        site = self.site
+        if self in site.relays and (lingering is not None or site.closes_late or self._unsent()):
+            site.deadlines.watch(self, site.settings.timeouts.half_close)
+
+    def _unsent(self) -> int:
+        """Bytes that wait for a side that does not read them."""
+        down = self.downstream.transport
+        up = self.upstream.transport if self.upstream is not None else None
+        return (unsent(down) if down is not None else 0) + (unsent(up) if up is not None else 0)
+
+    def cut(self) -> None:
+        """No more patience."""
+        self.downstream.abort()
+        if self.upstream is not None:
+            self.upstream.abort()
+
+    def _gone(self) -> None:
+        """Both connections are."""
+        self.site.deadlines.forget(self)
+        self.site.relays.discard(self)
+        # No cycle is left for the collector (tests/bench, `l4close`).
+        self.downstream.forget()
+        if self.upstream is not None:
+            self.upstream.forget()
 
     def count(self) -> None:
         """Put the bytes since the last time on the books: at the end, and before each scrape, not for each chunk."""
@@ -360,11 +353,6 @@ class Relay:
         books.bytes_in += self.bytes_in - counted_in
         books.bytes_out += self.bytes_out - counted_out
         self.counted = (self.bytes_in, self.bytes_out)
-
-    def _cut(self) -> None:
-        for side in (self.downstream, self.upstream):
-            if side is not None and side.transport is not None:
-                side.transport.abortConnection()
 
     def _log(self, reason: str, backend: Backend | None, now: float) -> None:
         """The access record, in the order of lbsvc.core.record."""
@@ -389,7 +377,7 @@ class Relay:
                 self.attempts,
                 reason,
                 None,
-                self.connected_at - self.began if self.connected_at else None,
+                self.connected_at - self.began if self.upstream is not None else None,
                 None,
                 now - self.began,
                 None,

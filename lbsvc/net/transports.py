@@ -15,13 +15,13 @@ Promises
 Invariant: `_direct` implies `_may_send()` and not `TLS`. Whoever makes one of those conditions false clears the flag first;
 it comes back where the queue is found empty (`doWrite`) or the producer leaves.
 
-Decision: 2025-06, reading is `recv(65536)`, not `recv_into` one shared buffer. Measured with 25 interleaved repetitions,
+Decision: 2026-11-21, reading is `recv(65536)`, not `recv_into` one shared buffer. Measured with 25 interleaved repetitions,
 minimum, Python 3.11, loopback, 100 bytes: recv(65536) 2609 ns, recv(4096) 2625, recv_into + bytes(view[:n]) 2883,
 view[:n].tobytes() 2722. 64 KiB: recv(65536) 3.3 us, recv_into 6.4 us (it copies once more), recv(16384) 5.6 us. The 64 KiB
 allocation stays below malloc's mmap threshold (128 KiB) and is cut in place; and no shared buffer means no reentrancy trap.
 
-Decision: 2025-06, unix sockets made by listenUNIX/connectUNIX keep Twisted's own transports: sendFileDescriptor may follow the
-write whose bytes carry it, so those bytes must wait in the queue.
+Decision: 2026-11-21, unix sockets of listenUNIX/connectUNIX keep Twisted's own transports: sendFileDescriptor may follow
+the write whose bytes carry it, so those bytes must wait in the queue.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class FastConnection(tcp.Connection):
     _read_later = False
     _settling = False
     _reset = False
-    _shouldShutdown = False  # close() alone ends it: nobody else holds this socket
+    _shouldShutdown = False  # noqa: N815 (close() alone ends it: nobody else holds this socket)
     reactor: Reactor
 
     @override
@@ -198,7 +198,7 @@ class FastConnection(tcp.Connection):
 
     @override
     def doWrite(self) -> Any:
-        """As FileDescriptor.doWrite, but nothing is copied while nothing was written since, and the low water mark counts."""
+        """As FileDescriptor.doWrite, but copies nothing while nothing was written since, and minds the low water mark."""
         buffer = self.dataBuffer
         offset = self.offset
         if self._tempDataLen and len(buffer) - offset < self.SEND_LIMIT:
@@ -240,7 +240,7 @@ class FastConnection(tcp.Connection):
             return self._postLoseConnection()
         elif self._writeDisconnecting:
             self._writeDisconnected = True
-            return self._closeWriteConnection()  # type: ignore[func-returns-value]
+            return self._closeWriteConnection()
         return None
 
     # Producers
@@ -364,7 +364,7 @@ def _finish(transport: FastConnection) -> None:
 
 
 class BeneathTLS(FileDescriptor):
-    """How the TLS protocol reaches the socket under it (`startTLS`); called with the transport as self, never instantiated."""
+    """How the TLS protocol reaches the socket under it (`startTLS`): functions called with the transport as self."""
 
     @override
     def write(self, data: bytes) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shutil
 import socket
@@ -41,12 +42,16 @@ def until(condition: Callable[[], T], what: str, deadline: float = DEADLINE) -> 
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that were free a moment ago, all different."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
+    """Ports of loopback that nobody listens on, all different, below those that outgoing connections are given."""
+    ports: set[int] = set()
+    chance = random.SystemRandom()
+    while len(ports) < count:
+        try:
+            socket.create_server(("127.0.0.1", port := chance.randint(20_000, 32_000))).close()
+        except OSError:
+            continue
+        ports.add(port)
+    return list(ports)
 
 
 def free_port() -> int:

@@ -25,7 +25,7 @@ from typing import Self
 DEADLINE = 30.0
 
 
-class Ended(Exception):  # noqa: N818 - an end is no error here
+class Ended(Exception):
     """The connection ended, or the backend was stopped, before the step was done."""
 
 

@@ -1,0 +1,78 @@
+"""Answers on their way to a client: the head framed for it, its body in the pieces that come, one write for each.
+
+Promises: an answer is whole, ends where its head says, and says `Connection: close` exactly if the connection ends after it;
+it carries the request's id, and a Date. Server connections are made of this; the exchange calls it, with nothing in between.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lbsvc.http.closing import EndingConnection
+from lbsvc.http.framing import CHUNKS, SIZED, TO_END, frame, framing_of, may_go_on
+from lbsvc.http.messages import ResponseHead
+
+if TYPE_CHECKING:
+    from lbsvc.http.exchange import Exchange
+
+
+class AnsweringConnection(EndingConnection):
+    """The part of a server connection that writes."""
+
+    _keep = True  # the connection goes on after this exchange
+    _framing = SIZED  # of this answer
+
+    def send_interim(self, exchange: Exchange, head: ResponseHead) -> None:
+        self._write(head.wire + b"\r\n", exchange)
+
+    def send_response(self, exchange: Exchange, head: ResponseHead, body: bytes, ended: bool, trailers: bytes) -> None:
+        """The head, framed for this client, and what is there of the body, in one write."""
+        request = exchange.head
+        if (
+            head.is_plain
+            and self._keep
+            and exchange.request_ended
+            and request.minor
+            and not exchange.is_special
+            and not self.site.is_special
+        ):
+            # Hot path (tests/bench, `http`): nothing to add but the request's id.
+            self._framing = SIZED
+            wire = b"%bX-Request-Id: %b\r\n\r\n%b" % (head.wire, exchange.id, body)
+            size = len(wire)
+            self.site.books.bytes_out += size
+            exchange.bytes_out += size
+            self.transport.write(wire)
+            return
+        self._framing = framing = framing_of(request, head)
+        if (
+            framing == TO_END
+            or self.site.is_draining
+            or not (exchange.request_ended or may_go_on(request, exchange.has_continued, head.status))
+        ):
+            self._keep = False
+        lines = b"Transfer-Encoding: chunked\r\n" if framing == CHUNKS else b""
+        if not self._keep:
+            lines += b"Connection: close\r\n"
+        elif not request.minor:
+            lines += b"Connection: keep-alive\r\n"
+        if not head.section.has_date:
+            lines += self.site.date_line()
+        lease = exchange.lease
+        if lease is not None and self.site.settings.expose_backend:
+            lines += b"X-Backend: %b\r\n" % lease.backend.name.encode("ascii", "replace")
+        body = frame(framing, body, ended, trailers)
+        self._write(b"%b%bX-Request-Id: %b\r\n\r\n%b" % (head.wire, lines, exchange.id, body), exchange)
+
+    def send_body(self, exchange: Exchange, body: bytes, ended: bool, trailers: bytes) -> None:
+        """More of the answer."""
+        if self._framing != SIZED:
+            body = frame(self._framing, body, ended, trailers)
+        if body:
+            self._write(body, exchange)
+
+    def _write(self, wire: bytes, exchange: Exchange) -> None:
+        size = len(wire)
+        self.site.books.bytes_out += size
+        exchange.bytes_out += size
+        self.transport.write(wire)

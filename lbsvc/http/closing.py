@@ -1,0 +1,84 @@
+"""How a client's connection ends: so that the client sees all that was sent to it, and never waits for us without limit.
+
+Promises: what was written arrives, if the client reads it (progress is looked for each `write` timeout); a client that still
+sends when its connection ends gets to see the answer first, for at most LINGER seconds and LINGER_BYTES (a close with unread
+bytes would reset the connection, and the answer might never be seen); after `lose` or `linger` nothing that comes is taken
+for a request. Server connections are made of this; `is_ending` and `is_lost` only ever become true.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from twisted.internet.protocol import Protocol
+
+from lbsvc.http.site import HttpSite
+from lbsvc.net.deadlines import NEVER
+from lbsvc.net.unsent import unsent
+
+#: How long, and how many bytes, we read and drop so that a client gets to see an answer that ends its connection.
+LINGER: Final = 5.0
+LINGER_BYTES: Final = 16 * 1024 * 1024
+
+
+class EndingConnection(Protocol):
+    """The part of a server connection that knows how to stop."""
+
+    transport: Any
+    site: HttpSite
+    deadline = NEVER
+    slot = NEVER
+    is_ending = False  # what still comes is dropped
+    is_lost = False
+    _is_shut = False  # our side is closed: the client has been sent all there is
+    _left = 0  # bytes that were unsent when the deadline was set
+    _dropped = 0
+
+    def lose(self) -> None:
+        """Close once everything is written."""
+        if self.is_lost:
+            return
+        self.is_ending = True
+        # A producer that is paused when the last byte leaves would keep Twisted from closing.
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+        self._await_client()
+
+    def linger(self) -> None:
+        """Close though the client may still be sending: our side first, then read and drop until it has ended too."""
+        if self.is_lost:
+            return
+        self.is_ending = True
+        self._dropped = 0
+        self.transport.unregisterProducer()
+        self.transport.resumeProducing()
+        self.transport.loseWriteConnection()
+        self._await_client()
+
+    def drop(self, size: int) -> None:
+        """Bytes came that nobody wants."""
+        self._dropped += size
+        if self._dropped > LINGER_BYTES:
+            self.transport.abortConnection()
+
+    def writeConnectionLost(self) -> None:  # noqa: N802 - Twisted's name
+        """Our side is closed; the client's end follows, or LINGER is over."""
+        if self.is_ending and not self.is_lost:
+            self._is_shut = True
+            self.site.deadlines.watch(self, LINGER)
+
+    def end_overdue(self) -> None:
+        """The deadline of an ending connection has come: a client that reads, if slowly, gets another."""
+        if self._is_shut or unsent(self.transport) >= self._left:
+            self.transport.abortConnection()
+        else:
+            self._await_client()
+
+    def _await_client(self) -> None:
+        if not self.is_lost:
+            self._left = unsent(self.transport)
+            self.site.deadlines.watch(self, self.site.settings.timeouts.write)
+
+    def expired(self, now: float) -> None:
+        """The deadline of this connection has come."""
+        raise NotImplementedError

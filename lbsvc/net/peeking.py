@@ -1,0 +1,24 @@
+"""What waits in a connection's socket, unread: asked where guessing would cost somebody an error.
+
+Promises: one system call, nothing is taken out of the socket, nothing blocks. Called by the layer 7 road: before a request
+that may not be sent twice goes out on a connection that has idled, and before a drain closes an idle client.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+
+def peek(transport: Any) -> bytes | None:
+    """One byte of what waits; empty where the other side has ended, or reset; None where nothing has come."""
+    handle = transport.getHandle()
+    if handle is None:
+        return None
+    try:
+        found: bytes = handle.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except (BlockingIOError, InterruptedError):
+        return None
+    except OSError:
+        return b""
+    return found

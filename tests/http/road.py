@@ -1,0 +1,402 @@
+"""The whole layer 7 road in memory: clients and backends on wires, a clock instead of time, dials that do as they are told.
+
+A test says what the two sides send, in which order and cut how; `run` lets everything that is under way arrive. `Road.close`
+(a cleanup of RoadCase) checks what must hold after any test: every lease is back, nothing is in flight, each request has one
+access record and one count, no timer is left but the sweep, and nothing refers to a connection that is gone.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import TestCase
+
+from lbsvc.config.schema import ListenerTimeouts, PoolSettings, Respond
+from lbsvc.core.backend import Backend
+from lbsvc.core.books import ListenerBooks
+from lbsvc.core.pool import Pool
+from lbsvc.core.record import Record
+from lbsvc.core.retry import RetryBudget
+from lbsvc.core.router import Pattern, Route, RoutingTable
+from lbsvc.http.pooling import Upstreams
+from lbsvc.http.server import ServerConnection
+from lbsvc.http.site import Destination, HttpSite, RequestIds, answering
+from lbsvc.net.deadlines import Deadlines
+from tests.kit import builders
+from tests.kit.wire import HalfClosingPeer, Wire, WireTransport
+
+#: How a port answers a dial: at once, a turn later, with a refusal (at once, or a turn later), not at all, or we are out of sockets.
+OPEN, LATER, REFUSED, REFUSED_LATER, HOLE, EXHAUSTED = "open", "later", "refused", "refused later", "hole", "exhausted"
+WALL = 1_700_000_000.0
+DATE = b"Date: Tue, 14 Nov 2023 22:13:20 GMT\r\n"
+
+
+class Handle:
+    """What `getHandle` of a wire's end gives: enough of a socket to be peeked into."""
+
+    def __init__(self, transport: WireTransport) -> None:
+        self.transport = transport
+
+    def recv(self, size: int, flags: int) -> bytes:
+        into = self.transport.into
+        if self.transport._reset:
+            raise ConnectionResetError
+        if not into.bytes and not into.finished:
+            raise BlockingIOError
+        return bytes(into.bytes[:size])
+
+
+class End(HalfClosingPeer):
+    """The test's end of a connection."""
+
+    transport: WireTransport
+
+    def __init__(self, road: Road) -> None:
+        super().__init__()
+        self.road = road
+        self.wire = Wire(kernel=road.kernel)
+        for end in (self.wire.left, self.wire.right):
+            end.fileno = lambda: 7  # type: ignore[attr-defined]
+            end.getHandle = lambda end=end: Handle(end)  # type: ignore[method-assign]
+
+    def send(self, piece: bytes) -> None:
+        self.transport.write(piece)
+        self.road.run()
+
+    def finish(self) -> None:
+        self.transport.loseWriteConnection()
+        self.road.run()
+
+    def close(self) -> None:
+        self.transport.loseConnection()
+        self.road.run()
+
+    def reset(self) -> None:
+        self.transport.abortConnection()
+        self.road.run()
+
+    def stop_reading(self) -> None:
+        self.transport.pauseProducing()
+
+    def read_on(self) -> None:
+        self.transport.resumeProducing()
+        self.road.run()
+
+    def take(self) -> bytes:
+        """What has come since the last time."""
+        found = bytes(self.received)
+        self.received.clear()
+        return found
+
+    @property
+    def is_open(self) -> bool:
+        """Whether our own code still has its end open."""
+        other = self.wire.right if self.transport is self.wire.left else self.wire.left
+        return other.connected
+
+    @property
+    def was_finished(self) -> bool:
+        """Whether our own code has closed its side in order."""
+        return "read-end" in self.events
+
+    @property
+    def was_reset(self) -> bool:
+        return self.lost is not None and type(self.lost).__name__ == "ConnectionLost"
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[bytes, bytes]
+    body: bytes
+    trailers: bytes = b""
+
+
+def answers(stream: bytes, methods: Sequence[bytes] = (), ended: bool = False) -> tuple[list[Answer], bytes]:
+    """The answers in a stream of bytes, and what is left of it: an answer that is not whole, or nothing."""
+    found: list[Answer] = []
+    while stream:
+        head, mark, rest = stream.partition(b"\r\n\r\n")
+        if not mark:
+            break
+        line, *fields = head.split(b"\r\n")
+        status = int(line.split(b" ")[1])
+        assert line.startswith(b"HTTP/1.1 "), line
+        headers = {name.lower(): value for name, _, value in (field.partition(b": ") for field in fields)}
+        finals = sum(answer.status >= 200 for answer in found)
+        method = methods[finals] if finals < len(methods) else b"GET"
+        trailers = b""
+        if status < 200 or method == b"HEAD" or status in (204, 304):
+            body = b""
+        elif b"content-length" in headers:
+            size = int(headers[b"content-length"])
+            body, rest = rest[:size], rest[size:]
+            if len(body) < size:
+                break
+        elif b"transfer-encoding" in headers:
+            found_body = unchunk(rest)
+            if found_body is None:
+                break
+            body, trailers, rest = found_body
+        else:
+            body, rest = rest, b""
+            if not ended:
+                break
+        found.append(Answer(status, headers, body, trailers))
+        stream = rest
+    return found, stream
+
+
+def unchunk(stream: bytes) -> tuple[bytes, bytes, bytes] | None:
+    """A chunked body, its trailers and what follows; None while it is not whole."""
+    body = b""
+    while True:
+        line, mark, stream = stream.partition(b"\r\n")
+        if not mark:
+            return None
+        size = int(line, 16)
+        if not size:
+            break
+        if len(stream) < size + 2:
+            return None
+        assert stream[size : size + 2] == b"\r\n"
+        body, stream = body + stream[:size], stream[size + 2 :]
+    trailers = b""
+    while not stream.startswith(b"\r\n"):
+        line, mark, stream = stream.partition(b"\r\n")
+        if not mark:
+            return None
+        trailers += line + mark
+    return body, trailers, stream[2:]
+
+
+class Client(End):
+    """A client; its end is the left one."""
+
+    def __init__(self, road: Road, peer: str = "192.0.2.1") -> None:
+        super().__init__(road)
+        self.server = ServerConnection(road.site, peer)
+        road.watched.append(weakref.ref(self.server))
+        self.wire.connect(self.wire.right, self.server)
+        self.wire.connect(self.wire.left, self)
+
+    def answers(self, *methods: bytes) -> list[Answer]:
+        """All answers since the last time, which must be whole."""
+        found, rest = answers(self.take(), methods, self.was_finished or self.lost is not None)
+        assert not rest, rest
+        return found
+
+    def answer(self, *methods: bytes) -> Answer:
+        (found,) = self.answers(*methods)
+        return found
+
+
+class Upstream(End):
+    """A backend's end of one connection: the right one."""
+
+    port = 0
+
+
+class FakeDial:
+    """What dialling gives back."""
+
+    def __init__(self, reactor: FakeReactor, port: int, protocol: Any, failed: Callable[[OSError], None]) -> None:
+        self.reactor = reactor
+        self.port = port
+        self.protocol = protocol
+        self.failed = failed
+        self.is_over = False
+
+    def cancel(self) -> None:
+        self.is_over = True
+
+    def connect(self) -> None:
+        if not self.is_over:
+            self.is_over = True
+            end = Upstream(self.reactor.road)
+            end.port = self.port
+            self.reactor.road.upstream_ends.append(end)
+            self.reactor.road.watched.append(weakref.ref(self.protocol._protocol))
+            end.wire.connect(end.wire.right, end)
+            end.wire.left.protocol = self.protocol
+            self.protocol.makeConnection(end.wire.left)
+
+    def refuse(self, number: int) -> None:
+        if not self.is_over:
+            self.is_over = True
+            self.failed(OSError(number, "as told"))
+
+
+class FakeReactor(Clock):
+    """A clock that dials as net/reactor.py does: the result may come before `dial` returns."""
+
+    road: Road
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.behaviour: dict[int, str] = {}
+        self.dials: list[FakeDial] = []
+        self.late: list[Callable[[], None]] = []
+
+    def dial(self, host: str, port: int, protocol: Any, failed: Callable[[OSError], None]) -> FakeDial:
+        made = FakeDial(self, port, protocol, failed)
+        self.dials.append(made)
+        how = self.behaviour.get(port, OPEN)
+        if how == OPEN:
+            made.connect()
+        elif how == LATER:
+            self.late.append(made.connect)
+        elif how == REFUSED:
+            made.refuse(111)
+        elif how == REFUSED_LATER:
+            self.late.append(lambda: made.refuse(111))
+        elif how == EXHAUSTED:
+            made.refuse(24)
+        return made
+
+
+class Road:
+    """One listener before one pool."""
+
+    def __init__(
+        self,
+        backends: int = 1,
+        *,
+        pool: dict[str, Any] | None = None,
+        listener: dict[str, Any] | None = None,
+        own: str | None = None,
+        unrouted: bool = False,
+        kernel: int = 64 * 1024,
+        log: Callable[[tuple[Any, ...]], None] | None = None,
+    ) -> None:
+        self.kernel = kernel
+        self.reactor = reactor = FakeReactor()
+        reactor.road = self
+        reactor.advance(1000)
+        self.deadlines = Deadlines(reactor)
+        self.deadlines.start()
+        self.rng = random.Random(7)
+        self.pool = Pool("web", "round_robin", self.rng)
+        self.pool_settings = PoolSettings("web", (), **(pool or {}))
+        self.pool.budget = RetryBudget(self.pool_settings.retry.budget)
+        ports = [9001 + number for number in range(backends)]
+        self.backends = [Backend("web", f"b{p}", f"10.0.0.1:{p}", "10.0.0.1", p) for p in ports]
+        for backend in self.backends:
+            backend.health = "up"
+        self.pool.set_members(self.backends)
+        self.upstreams = Upstreams(self.pool_settings, self.pool, reactor, self.deadlines, self.rng)
+        settings = builders.listener(**{"pool": "web", **(listener or {})})
+        self.books = ListenerBooks("main", "http")
+        default = Route(
+            "default", Pattern(), Destination("default", self.books.route("default", "web"), self.upstreams)
+        )
+        self.records: list[Record] = []
+        write = log if log is not None else (lambda record: self.records.append(Record(*record)))
+        #: what /own/* answers without a backend
+        answer = answering(Respond(200, own or ""))
+        mine = Route("own", Pattern(path=b"/own/*"), Destination("own", self.books.route("own", "none"), None, answer))
+        table = RoutingTable([mine] if own is not None else (), None if unrouted else default)
+        self.site = HttpSite(
+            settings, table, self.books, reactor, self.deadlines, lambda: WALL, RequestIds(b"id"), write
+        )
+        self.upstream_ends: list[Upstream] = []
+        self.clients: list[Client] = []
+        self.watched: list[weakref.ref[Any]] = []
+        self.largest = 64 * 1024
+
+    def client(self) -> Client:
+        made = Client(self)
+        self.clients.append(made)
+        return made
+
+    def upstream(self, number: int = -1) -> Upstream:
+        """A connection to a backend, in the order in which they were made."""
+        return self.upstream_ends[number]
+
+    def turn(self) -> int:
+        """One turn of the reactor; 0: nothing moves."""
+        late, self.reactor.late = self.reactor.late, []
+        for call in late:
+            call()
+        due = [call for call in self.reactor.calls if call.getTime() <= self.reactor.seconds()]
+        for each in due:  # not Clock.advance: what they schedule is for the next turn
+            if each.active():
+                self.reactor.calls.remove(each)
+                each.called = 1
+                each.func(*each.args, **each.kw)
+        ends: list[End] = [*self.clients, *self.upstream_ends]
+        return len(late) + len(due) + sum(end.wire.pump(self.largest) for end in ends)
+
+    def run(self, seconds: float = 0.0, step: float = 0.1) -> None:
+        """Let everything arrive, and time pass."""
+        end = self.reactor.seconds() + seconds
+        while True:
+            for _ in range(100_000):
+                if not self.turn():
+                    break
+            else:
+                raise AssertionError("no rest")
+            left = end - self.reactor.seconds()
+            if left <= 1e-9:
+                return
+            self.reactor.advance(min(step, left))
+
+    @property
+    def requests(self) -> dict[tuple[bytes, int], int]:
+        """Counted requests by method and code, over all routes."""
+        total: dict[tuple[bytes, int], int] = {}
+        for route in self.books.routes.values():
+            for key, number in route.requests.items():
+                total[key] = total.get(key, 0) + number
+        return total
+
+    def close(self) -> None:
+        """Everybody goes; then nothing may be left."""
+        for end in [*self.clients, *self.upstream_ends]:
+            end.transport.abortConnection()
+        self.run()
+        self.run(1)
+        self.upstreams.close_idle()
+        assert sum(backend.active for backend in self.backends) == 0, "a lease was not released"
+        assert sum(backend.connections for backend in self.backends) == 0, "connections are miscounted"
+        assert not any(backend.idle for backend in self.backends), "a lost connection is kept"
+        assert self.books.in_flight == 0, "in_flight is not 0"
+        assert not self.site.connections, "a lost connection is listed"
+        assert len(self.reactor.getDelayedCalls()) == 1, self.reactor.getDelayedCalls()
+        assert sum(self.requests.values()) == len(self.records), "counts and records differ"
+        self.site.count()
+        reasons = [record.reason for record in self.records]
+        counted = {word: number for word, number in self.books.terminations.items() if number}
+        assert counted == {word: reasons.count(word) for word in set(reasons)}, (counted, reasons)
+        assert len({record.id for record in self.records}) == len(self.records), "an id was used twice"
+        held = sum(len(bucket) for bucket in self.deadlines._buckets.values())
+        assert held == 0, f"{held} deadlines are left"
+
+
+class RoadCase(TestCase):
+    """A test on a road that is checked when it ends."""
+
+    def road(self, *given: Any, **keys: Any) -> Road:
+        made = Road(*given, **keys)
+        self.addCleanup(made.close)
+        return made
+
+    def assert_no_garbage(self, road: Road) -> None:
+        """Lost connections are gone without the garbage collector."""
+        self.assertEqual([ref() for ref in road.watched if ref() is not None], [])
+
+
+def without_collector(test: TestCase) -> None:
+    """No garbage is collected until the test ends."""
+    gc.collect()
+    gc.disable()
+    test.addCleanup(gc.enable)
+
+
+def timeouts(**keys: float) -> dict[str, Any]:
+    """Listener settings with these timeouts."""
+    return {"timeouts": ListenerTimeouts(**keys)}

@@ -1,0 +1,140 @@
+"""The chunked coding: what ends a body, what is dropped, what is refused, and what it costs."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import TestCase
+
+from lbsvc.errors import ProtocolViolation
+from lbsvc.http.chunked import LAST_CHUNK, ChunkedReader, encode_chunk, encode_end
+from lbsvc.http.fields import Rules
+
+RULES = Rules(header_size=1024, header_count=5)
+
+
+class ChunkedTests(TestCase):
+    def read(self, *pieces: bytes, rules: Rules = RULES) -> tuple[bytes, ChunkedReader]:
+        reader = ChunkedReader(rules)
+        return b"".join([reader.feed(piece) for piece in pieces]), reader
+
+    def status(self, *pieces: bytes, rules: Rules = RULES) -> int:
+        return self.assertRaises(ProtocolViolation, self.read, *pieces, rules=rules).status
+
+    def test_payload(self) -> None:
+        """Chunks of any size in either case of hexadecimal are joined; the body ends behind its empty line."""
+        payload, reader = self.read(b"5\r\nhello\r\n00a\r\n0123456789\r\nB\r\n0123456789a\r\n000\r\n\r\n")
+        self.assertEqual((payload, reader.ended, reader.surplus), (b"hello01234567890123456789a", True, b""))
+
+    def test_surplus(self) -> None:
+        """What follows the body is handed back untouched."""
+        payload, reader = self.read(b"1\r\na\r\n0\r\n\r\nGET / HTTP/1.1\r\n")
+        self.assertEqual((payload, reader.surplus), (b"a", b"GET / HTTP/1.1\r\n"))
+
+    def test_not_ended(self) -> None:
+        """A body has not ended before the last byte of its empty line."""
+        stream = b"1\r\na\r\n0\r\nA: b\r\n\r\n"
+        for length in range(len(stream)):
+            reader = self.read(stream[:length])[1]
+            self.assertFalse(reader.ended, stream[:length])
+            self.assertEqual(reader.trailers, b"")
+
+    def test_payload_is_not_held_back(self) -> None:
+        """Payload is handed on as it comes, within a chunk too."""
+        reader = ChunkedReader(RULES)
+        self.assertEqual(
+            [reader.feed(piece) for piece in (b"a\r\n01", b"234", b"56789", b"\r\n")], [b"01", b"234", b"56789", b""]
+        )
+
+    def test_trailers(self) -> None:
+        """Trailers go on as complete lines, but for those that would change what the message means."""
+        lines = (
+            b"X-Sum: 1",
+            b"content-length: 9",
+            b"Transfer-Encoding: chunked",
+            b"Host: b",
+            b"Authorization: x",
+        )
+        reader = self.read(b"0\r\n" + b"".join(line + b"\r\n" for line in lines) + b"\r\n")[1]
+        self.assertEqual(reader.trailers, b"X-Sum: 1\r\n")
+        for name in (b"Set-Cookie", b"Trailer", b"Connection", b"X-Forwarded-For", b"X-Request-Id", b"Content_Length"):
+            self.assertEqual(self.read(b"0\r\n%b: x\r\n\r\n" % name)[1].trailers, b"", name)
+
+    def test_trailer_limits(self) -> None:
+        """Trailers are bounded by the header's count and size: 431."""
+        self.assertTrue(self.read(b"0\r\n" + b"A: b\r\n" * 5 + b"\r\n")[1].ended)
+        self.assertEqual(self.status(b"0\r\n" + b"A: b\r\n" * 6 + b"\r\n"), 431)
+        self.assertEqual(self.status(b"0\r\nA: " + b"b" * 1024), 431)
+        self.assertEqual(self.status(b"0\r\nA: " + b"b" * 1024 + b"\r\n\r\n"), 431)
+
+    def test_sizes(self) -> None:
+        """A size is hexadecimal digits and nothing else, and cannot overflow."""
+        for size in (
+            b"",
+            b"+1",
+            b"-1",
+            b" 1",
+            b"1 ",
+            b"\t1",
+            b"0x1",
+            b"1_0",
+            b"1.",
+            b"g",
+            b"\xb2",
+            b"\x00",
+            b"f" * 16,
+            b"1,1",
+        ):
+            self.assertEqual(self.status(size + b"\r\nx\r\n0\r\n\r\n"), 400, size)
+        self.assertEqual(self.read(b"f" * 15 + b"\r\nx")[0], b"x")
+
+    def test_hopeless_beginnings(self) -> None:
+        """A line that cannot become a size line is refused before it is whole."""
+        for begin in (
+            b"x",
+            b"-",
+            b"0x",
+            b"1\rx",
+            b"f" * 16,
+            b"1;" + b"e" * 1023,
+            b"1\r\nab",
+            b"1\r\na\rb",
+            b"1\r\na\n",
+        ):
+            self.assertEqual(self.status(begin), 400, begin)
+            self.assertEqual(self.status(*[begin[n : n + 1] for n in range(len(begin))]), 400, begin)
+
+    def test_extensions(self) -> None:
+        """Extensions are dropped; long ones, many of them, and control bytes in them are refused."""
+        self.assertEqual(self.read(b'1;a=b\r\nx\r\n1;"\t\xff"\r\ny\r\n0;c\r\n\r\n')[0], b"xy")
+        self.assertEqual(self.status(b"1;" + b"e" * 1100 + b"\r\nx\r\n"), 400)
+        self.assertEqual(self.status((b"1;" + b"e" * 1000 + b"\r\nx\r\n") * 17), 400)
+        for wrong in (b"\x00", b"\x7f", b"a\rb", b"a\nb"):
+            self.assertEqual(self.status(b"1;%b\r\nx\r\n0\r\n\r\n" % wrong), 400, wrong)
+
+    def test_line_length_at_any_cut(self) -> None:
+        """The longest size line passes and one byte more does not, whole or in pieces."""
+        for length, lawful in ((1021, True), (1022, False)):
+            stream = b"1;" + b"e" * length + b"\r\nx\r\n0\r\n\r\n"
+            for pieces in ([stream], [stream[n : n + 1] for n in range(len(stream))], [stream[:1000], stream[1000:]]):
+                if lawful:
+                    self.assertTrue(self.read(*pieces)[1].ended)
+                else:
+                    self.assertEqual(self.status(*pieces), 400)
+
+    def test_blame(self) -> None:
+        """In an answer the same fault is the backend's: 502."""
+        refusal = self.assertRaises(ProtocolViolation, self.read, b"zz\r\n", rules=Rules(request=False))
+        self.assertEqual((refusal.status, refusal.blame), (502, "upstream"))
+
+    def test_written_is_read(self) -> None:
+        """What the writer writes the reader reads."""
+        payload, reader = self.read(encode_chunk(b"x" * 300) + encode_chunk(b"y") + encode_end(b"A: b\r\n"))
+        self.assertEqual((payload, reader.trailers, reader.ended), (b"x" * 300 + b"y", b"A: b\r\n", True))
+        self.assertEqual(encode_end(b""), LAST_CHUNK)
+
+    def test_begun_lines_are_all_that_is_kept(self) -> None:
+        """Between reads nothing is kept but the beginning of one line."""
+        reader = ChunkedReader(RULES)
+        reader.feed((b"3\r\nabc\r\n" * 10_000) + b"3\r\nab")
+        self.assertEqual(reader._begun, b"")
+        reader.feed(b"c\r\n1;ext")
+        self.assertEqual(reader._begun, b"1;ext")
