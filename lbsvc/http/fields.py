@@ -5,8 +5,8 @@ text never repeats the peer's bytes. Called by h1 for both roles. Nothing here k
 `Rules` it is given.
 
 Why a memory of lines: header lines repeat from request to request, across connections. A line that has been judged is
-not judged again: split, one dictionary look-up and an append for each line cost half of what twelve callbacks from a C
-parser do (tests/bench, `browser`). Only lines of well-known names without secrets are remembered (nobody shall learn by
+not judged again: a look-up costs a tenth of what judging does (tests/bench/codec_cost.py, `lines` against `new`).
+Only lines of well-known names without secrets are remembered (nobody shall learn by
 timing whether a token has been seen before), short ones, and a bounded number of them.
 """
 
@@ -32,6 +32,7 @@ IDENTITY: Final = 7  # what only a trusted proxy may say about the client
 REQUEST_ID: Final = 8
 DATE: Final = 9
 UNDERSCORE: Final = 10
+BAD_HOST: Final = 11
 
 _KINDS: Final[dict[bytes, int]] = {
     b"keep-alive": DROPPED,
@@ -136,6 +137,8 @@ def judge(line: bytes, rules: Rules) -> Field:
             kind = IDENTITY
         elif b"_" in lower:
             kind = UNDERSCORE
+    elif kind == HOST and not is_authority(value):
+        kind = BAD_HOST
     field = (lower, value, b"%b: %b\r\n" % (name, value), kind)
     if lower in _REMEMBERED and len(line) <= _MEMORY_LINE_SIZE:
         if len(_memory) >= _MEMORY_LINES:
@@ -147,24 +150,29 @@ def judge(line: bytes, rules: Rules) -> Field:
 def read_section(block: bytes, rules: Rules, minor: int) -> Section:
     """The header lines of a message, `block` without the last CRLF (may be empty); `minor` is the version's 0 or 1."""
     section = Section()
+    connection: tuple[bytes, ...] = ()
     if block:
         lines = block.split(b"\r\n")
-        if block.count(b"\n") != len(lines) - 1:
-            # Before anything else: where the head comes in pieces, this is seen first (see h1.check_incomplete).
-            raise rules.violation("a bare LF in the head")
         if len(lines) > rules.header_count:
+            if block.count(b"\n") != len(lines) - 1:
+                # Where a head comes in pieces this is seen before its lines are counted (h1.check_incomplete).
+                raise rules.violation("a bare LF in the head")
             raise rules.violation("more header lines than limits.header_count", 431, "too_large")
         fields = section.fields
         recall = _memory.get
         for line in lines:
             field = recall(line) or judge(line, rules)
-            if field[3] == PLAIN:
+            kind = field[3]
+            if kind == PLAIN:
                 fields.append(field)
+            elif kind == CONNECTION:
+                connection += (field[1].lower(),)  # its names are looked up once all fields are known
             else:
                 _read_special(field, section, rules, minor)
-    nominated = [f for f in section.fields if f[3] == CONNECTION]
-    if nominated:
-        _remove_nominated(section, nominated)
+    if connection == (b"keep-alive",):
+        section.keep_alive = True
+    elif connection:
+        _remove_nominated(section, connection)
     if section.body == _FOREIGN:
         # Last, since a section with this and with a fault is a fault: 400.
         raise rules.violation("a transfer coding other than chunked", 501)
@@ -180,9 +188,10 @@ def _read_special(field: Field, section: Section, rules: Rules, minor: int) -> N
         if rules.request:
             if section.host is not None:
                 raise rules.violation("two Host fields")
-            if not is_authority(value):
-                raise rules.violation("a Host field that names no host")
             section.host = value
+    elif kind == BAD_HOST:
+        if rules.request:
+            raise rules.violation("a Host field that names no host")
     elif kind == LENGTH:
         if section.body != UNSAID:
             raise rules.violation("Content-Length twice, or beside Transfer-Encoding")
@@ -195,8 +204,6 @@ def _read_special(field: Field, section: Section, rules: Rules, minor: int) -> N
         if minor == 0:
             raise rules.violation("Transfer-Encoding in HTTP/1.0")
         section.body = CHUNKED if value.lower() == b"chunked" else _read_codings(value.lower(), rules)
-    elif kind == CONNECTION:
-        section.fields.append(field)  # its names are looked up once all fields are known
     elif kind == EXPECT:
         if rules.request and minor:
             section.expects_continue = value.lower() == b"100-continue"
@@ -225,13 +232,12 @@ def _read_codings(value: bytes, rules: Rules) -> int:
     return _FOREIGN
 
 
-def _remove_nominated(section: Section, connection: list[Field]) -> None:
-    """RFC 9110, 7.6.1: what Connection names ends here, and so does Connection itself."""
-    names = {n.strip(b" \t").lower() for f in connection for n in f[1].split(b",")}
+def _remove_nominated(section: Section, connection: tuple[bytes, ...]) -> None:
+    """RFC 9110, 7.6.1: what Connection names ends here, and so does Connection itself, which is not in `fields` at all."""
+    names = {name.strip(b" \t") for value in connection for name in value.split(b",")}
     section.close = b"close" in names
     section.keep_alive = b"keep-alive" in names
     names -= _PROTECTED
-    names.add(b"connection")
     if b"date" in names:
         section.has_date = False  # it goes with the others, and the answer gets ours
     section.fields = [f for f in section.fields if f[0] not in names]

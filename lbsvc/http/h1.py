@@ -3,9 +3,11 @@
 Called by h1_requests.py and h1_responses.py, which together are the codec of HTTP/1.0 and 1.1 (RFC 9112).
 
 Decision (2026-11): llhttp judges each header section that is new on its connection, but calls back for nothing; lines are
-taken apart by fields.py, which remembers them. Twelve callbacks cost 3.2 µs, llhttp without any 0.9, remembered lines 1.7
-with the outgoing text already joined. And a head that is byte for byte the one before it on the same connection, as
-clients of APIs and pollers send it, is not judged again at all; nor is a section whose request line alone has changed.
+taken apart by fields.py, which remembers them. A head that is byte for byte the one before it on its connection, as
+clients of APIs and pollers send it, is not judged again; nor is a section whose request line alone has changed, as browsers
+send it. Measured (tests/bench/codec_cost.py, µs for a request of 12 lines with the text for the backend): 1.4 for the same
+head, 3.8 with another path, 15 where only the lines are known, 33 where none is; llhttp with twelve callbacks takes 4.0
+before anything is checked. Answers: 1.1, and 13 and 33 where the status line or all lines are new.
 Bodies never pass through llhttp: Content-Length needs a counter, and chunks need a pause between messages.
 """
 

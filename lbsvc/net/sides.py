@@ -68,6 +68,8 @@ class Side(Protocol):
 
     def drop_rest(self) -> None:
         """Go on reading for nobody, until it has finished."""
+        if self.relay.is_piped:
+            self.transport.pipe_to(None)
         self.transport.resumeProducing()
 
     def forget(self) -> None:
@@ -100,6 +102,7 @@ class Downstream(Side):
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.relay.collect()
         self.transport = None
         self.relay.downstream_lost(reason)
 
@@ -120,5 +123,6 @@ class Upstream(Side):
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.relay.collect()
         self.transport = None
         self.relay.upstream_lost(reason)

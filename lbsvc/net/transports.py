@@ -54,6 +54,8 @@ class FastConnection(tcp.Connection):
     _read_later = False
     _settling = False
     _reset = False
+    _pipe: FastConnection | None = None
+    piped = 0
     _shouldShutdown = False  # noqa: N815 (close() alone ends it: nobody else holds this socket)
     reactor: Reactor
 
@@ -81,8 +83,28 @@ class FastConnection(tcp.Connection):
             return main.CONNECTION_LOST
         if not received:
             return main.CONNECTION_LOST if self._reset else main.CONNECTION_DONE
-        self.protocol.dataReceived(received)
+        pipe = self._pipe
+        if pipe is None:
+            self.protocol.dataReceived(received)
+            return None
+        # A relayed chunk: `write`, unrolled once more, spares two calls of three (tests/bench, `l4`: 10 %).
+        self.piped += len(received)
+        if pipe._direct:
+            try:
+                sent = pipe._send(received)
+            except BlockingIOError:
+                sent = 0
+            except OSError as problem:
+                sent = pipe._refused(problem)
+            if sent != len(received):
+                pipe._keep(received, sent)
+        else:
+            pipe.write(received)
         return None
+
+    def pipe_to(self, other: FastConnection | None) -> None:
+        """From now on write what is read to `other`, without asking the protocol; None: no longer. `piped` counts bytes."""
+        self._pipe = other
 
     @override
     def startReading(self) -> None:
@@ -178,7 +200,7 @@ class FastConnection(tcp.Connection):
     @override
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         if self._direct:
-            _sequence_now(self, iovec)
+            sequence_now(self, iovec)
         else:
             tcp.Connection.writeSequence(self, iovec)
 
@@ -268,6 +290,8 @@ class FastConnection(tcp.Connection):
             self.unregisterProducer()
         # From here on no byte of the application may pass but through the TLS protocol.
         self._direct = False
+        from lbsvc.net.beneath import BeneathTLS  # here, since it is made of this module's functions
+
         _newtls.startTLS(self, ctx, normal, BeneathTLS)
         if producer is not None:
             self.registerProducer(producer, streaming)
@@ -279,7 +303,7 @@ class FastConnection(tcp.Connection):
         if self.TLS:
             tcp.Connection.loseConnection(self)
         else:
-            _lose(self)
+            lose(self)
 
     @override
     def loseWriteConnection(self) -> None:
@@ -298,6 +322,7 @@ class FastConnection(tcp.Connection):
         if not hasattr(self, "socket"):  # a second call, as after abortConnection and then an exception
             return
         self._direct = False
+        self._pipe = None
         self.connected = 0
         self.reactor.forget(self)
         self.disconnected = 1
@@ -311,7 +336,7 @@ class FastConnection(tcp.Connection):
         protocol.connectionLost(reason)
 
 
-def _sequence_now(transport: FastConnection, iovec: Iterable[bytes]) -> None:
+def sequence_now(transport: FastConnection, iovec: Iterable[bytes]) -> None:
     """writeSequence straight to the socket; the caller knows that the transport may send."""
     pieces = list(iovec)
     size = 0
@@ -343,7 +368,7 @@ def _sequence_now(transport: FastConnection, iovec: Iterable[bytes]) -> None:
             sent -= len(piece)
 
 
-def _lose(transport: FastConnection) -> None:
+def lose(transport: FastConnection) -> None:
     """FileDescriptor.loseConnection; with nothing queued the reactor closes at the end of this turn, without EPOLLOUT."""
     if transport.connected and not transport.disconnecting:
         transport.stopReading()
@@ -361,25 +386,3 @@ def _finish(transport: FastConnection) -> None:
         transport.startWriting()
     else:
         transport.reactor.settle_soon(transport)
-
-
-class BeneathTLS(FileDescriptor):
-    """How the TLS protocol reaches the socket under it (`startTLS`): functions called with the transport as self."""
-
-    @override
-    def write(self, data: bytes) -> None:
-        if data and isinstance(data, bytes) and self._may_send():  # type: ignore[attr-defined]
-            self._send_now(data)  # type: ignore[attr-defined]
-        else:
-            FileDescriptor.write(self, data)
-
-    @override
-    def writeSequence(self, iovec: Iterable[bytes]) -> None:
-        if self._may_send():  # type: ignore[attr-defined]
-            _sequence_now(self, iovec)  # type: ignore[arg-type]
-        else:
-            FileDescriptor.writeSequence(self, iovec)
-
-    @override
-    def loseConnection(self) -> None:
-        _lose(self)  # type: ignore[arg-type]

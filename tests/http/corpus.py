@@ -92,6 +92,7 @@ REFUSED: dict[str, tuple[bytes, int]] = {
     "chunk size not hexadecimal": (chunks(b"5g\r\nhello\r\n0\r\n\r\n"), 400),
     "chunk size decimal comma": (chunks(b"5,5\r\nhello\r\n0\r\n\r\n"), 400),
     "chunk size line with bare LF": (chunks(b"5\nhello\r\n0\r\n\r\n"), 400),
+    "longer chunk size line with bare LF": (chunks(b"15\nx\r\n0\r\n\r\n"), 400),
     "chunk size line with bare CR": (chunks(b"5\rhello\r\n0\r\n\r\n"), 400),
     "chunk size line with CR CR LF": (chunks(b"5\r\r\nhello\r\n0\r\n\r\n"), 400),
     "chunk extension with LF": (chunks(b"5;a\nb\r\nhello\r\n0\r\n\r\n"), 400),
@@ -136,6 +137,7 @@ REFUSED: dict[str, tuple[bytes, int]] = {
     "high byte in a name": (get(b"A\xe9: b"), 400),
     "delimiter in a name": (get(b"A(b): c"), 400),
     "header lines in masses": (get(*[b"A: b"] * 60), 431),
+    "header lines in masses, and a bare LF": (get(*[b"A: b"] * 60, b"C: d\nE: f"), 400),
     "header without end": (b"GET / HTTP/1.1\r\nA: " + b"b" * 5000, 431),
     "header too long, but whole": (get(b"A: " + b"b" * 5000), 431),
     "header too long, with a bare LF first": (get(b"C: d\nE: f", b"A: " + b"b" * 5000), 400),
@@ -235,6 +237,7 @@ REFUSED: dict[str, tuple[bytes, int]] = {
 PASSED: dict[str, tuple[bytes, list[tuple[bytes, bytes, bytes]]]] = {
     "plain": (get(), [(b"GET", b"/", b"")]),
     "one empty line first": (b"\r\n" + get(), [(b"GET", b"/", b"")]),
+    "one empty line before each": ((b"\r\n" + get()) * 3, [(b"GET", b"/", b"")] * 3),
     "one empty line between": (get() + b"\r\n" + get(), [(b"GET", b"/", b"")] * 2),
     "pipelined": (get() * 3, [(b"GET", b"/", b"")] * 3),
     "pipelined, one head with many targets": (

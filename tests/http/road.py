@@ -10,8 +10,8 @@ from __future__ import annotations
 import gc
 import random
 import weakref
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
@@ -27,151 +27,13 @@ from lbsvc.http.pooling import Upstreams
 from lbsvc.http.server import ServerConnection
 from lbsvc.http.site import Destination, HttpSite, RequestIds, answering
 from lbsvc.net.deadlines import Deadlines
+from tests.http.ends import Answer, End, Upstream, answers
 from tests.kit import builders
-from tests.kit.wire import HalfClosingPeer, Wire, WireTransport
 
-#: How a port answers a dial: at once, a turn later, with a refusal (at once, or a turn later), not at all, or we are out of sockets.
+#: How a port answers a dial: at once, a turn later, by a refusal (at once, or a turn later), not at all; or sockets are out.
 OPEN, LATER, REFUSED, REFUSED_LATER, HOLE, EXHAUSTED = "open", "later", "refused", "refused later", "hole", "exhausted"
 WALL = 1_700_000_000.0
 DATE = b"Date: Tue, 14 Nov 2023 22:13:20 GMT\r\n"
-
-
-class Handle:
-    """What `getHandle` of a wire's end gives: enough of a socket to be peeked into."""
-
-    def __init__(self, transport: WireTransport) -> None:
-        self.transport = transport
-
-    def recv(self, size: int, flags: int) -> bytes:
-        into = self.transport.into
-        if self.transport._reset:
-            raise ConnectionResetError
-        if not into.bytes and not into.finished:
-            raise BlockingIOError
-        return bytes(into.bytes[:size])
-
-
-class End(HalfClosingPeer):
-    """The test's end of a connection."""
-
-    transport: WireTransport
-
-    def __init__(self, road: Road) -> None:
-        super().__init__()
-        self.road = road
-        self.wire = Wire(kernel=road.kernel)
-        for end in (self.wire.left, self.wire.right):
-            end.fileno = lambda: 7  # type: ignore[attr-defined]
-            end.getHandle = lambda end=end: Handle(end)  # type: ignore[method-assign]
-
-    def send(self, piece: bytes) -> None:
-        self.transport.write(piece)
-        self.road.run()
-
-    def finish(self) -> None:
-        self.transport.loseWriteConnection()
-        self.road.run()
-
-    def close(self) -> None:
-        self.transport.loseConnection()
-        self.road.run()
-
-    def reset(self) -> None:
-        self.transport.abortConnection()
-        self.road.run()
-
-    def stop_reading(self) -> None:
-        self.transport.pauseProducing()
-
-    def read_on(self) -> None:
-        self.transport.resumeProducing()
-        self.road.run()
-
-    def take(self) -> bytes:
-        """What has come since the last time."""
-        found = bytes(self.received)
-        self.received.clear()
-        return found
-
-    @property
-    def is_open(self) -> bool:
-        """Whether our own code still has its end open."""
-        other = self.wire.right if self.transport is self.wire.left else self.wire.left
-        return other.connected
-
-    @property
-    def was_finished(self) -> bool:
-        """Whether our own code has closed its side in order."""
-        return "read-end" in self.events
-
-    @property
-    def was_reset(self) -> bool:
-        return self.lost is not None and type(self.lost).__name__ == "ConnectionLost"
-
-
-class Answer(NamedTuple):
-    status: int
-    headers: dict[bytes, bytes]
-    body: bytes
-    trailers: bytes = b""
-
-
-def answers(stream: bytes, methods: Sequence[bytes] = (), ended: bool = False) -> tuple[list[Answer], bytes]:
-    """The answers in a stream of bytes, and what is left of it: an answer that is not whole, or nothing."""
-    found: list[Answer] = []
-    while stream:
-        head, mark, rest = stream.partition(b"\r\n\r\n")
-        if not mark:
-            break
-        line, *fields = head.split(b"\r\n")
-        status = int(line.split(b" ")[1])
-        assert line.startswith(b"HTTP/1.1 "), line
-        headers = {name.lower(): value for name, _, value in (field.partition(b": ") for field in fields)}
-        finals = sum(answer.status >= 200 for answer in found)
-        method = methods[finals] if finals < len(methods) else b"GET"
-        trailers = b""
-        if status < 200 or method == b"HEAD" or status in (204, 304):
-            body = b""
-        elif b"content-length" in headers:
-            size = int(headers[b"content-length"])
-            body, rest = rest[:size], rest[size:]
-            if len(body) < size:
-                break
-        elif b"transfer-encoding" in headers:
-            found_body = unchunk(rest)
-            if found_body is None:
-                break
-            body, trailers, rest = found_body
-        else:
-            body, rest = rest, b""
-            if not ended:
-                break
-        found.append(Answer(status, headers, body, trailers))
-        stream = rest
-    return found, stream
-
-
-def unchunk(stream: bytes) -> tuple[bytes, bytes, bytes] | None:
-    """A chunked body, its trailers and what follows; None while it is not whole."""
-    body = b""
-    while True:
-        line, mark, stream = stream.partition(b"\r\n")
-        if not mark:
-            return None
-        size = int(line, 16)
-        if not size:
-            break
-        if len(stream) < size + 2:
-            return None
-        assert stream[size : size + 2] == b"\r\n"
-        body, stream = body + stream[:size], stream[size + 2 :]
-    trailers = b""
-    while not stream.startswith(b"\r\n"):
-        line, mark, stream = stream.partition(b"\r\n")
-        if not mark:
-            return None
-        trailers += line + mark
-    return body, trailers, stream[2:]
 
 
 class Client(End):
@@ -193,12 +55,6 @@ class Client(End):
     def answer(self, *methods: bytes) -> Answer:
         (found,) = self.answers(*methods)
         return found
-
-
-class Upstream(End):
-    """A backend's end of one connection: the right one."""
-
-    port = 0
 
 
 class FakeDial:
@@ -386,7 +242,12 @@ class RoadCase(TestCase):
         return made
 
     def assert_no_garbage(self, road: Road) -> None:
-        """Lost connections are gone without the garbage collector."""
+        """Lost connections are gone without the garbage collector, once the test itself has let go of them."""
+        for client in road.clients:
+            del client.server
+        road.clients.clear()
+        road.upstream_ends.clear()
+        road.reactor.dials.clear()
         self.assertEqual([ref() for ref in road.watched if ref() is not None], [])
 
 

@@ -65,6 +65,12 @@ class ChunkedTests(TestCase):
         self.assertEqual(self.status(b"0\r\nA: " + b"b" * 1024), 431)
         self.assertEqual(self.status(b"0\r\nA: " + b"b" * 1024 + b"\r\n\r\n"), 431)
 
+    def test_trailers_in_all(self) -> None:
+        """Many trailers of lawful size are refused together, dropped ones too."""
+        rules = Rules(header_size=1024, header_count=1000)
+        for line in (b"X-A: " + b"a" * 900, b"Expires: " + b"a" * 900):
+            self.assertEqual(self.status(b"0\r\n" + (line + b"\r\n") * 20, rules=rules), 431)
+
     def test_sizes(self) -> None:
         """A size is hexadecimal digits and nothing else, and cannot overflow."""
         for size in (

@@ -142,6 +142,14 @@ class HeadTests(TestCase):
             self.assertEqual(read_requests([stream], rules).status, status)
             self.assertEqual(read_requests(bytewise(stream), rules).status, status)
 
+    def test_line_sizes(self) -> None:
+        """A request line of just `header_size` leaves no room for a header: 431; one byte more: 414, in pieces too."""
+        for extra, status in ((0, 431), (1, 414), (2, 414), (3, 414), (9, 414)):
+            line = b"GET /" + b"a" * (50 + extra) + b" HTTP/1.1"
+            rules = Rules(header_size=len(line) - extra)
+            for pieces in ([lined(line)], bytewise(lined(line)), [line[:20], line[20:] + b"\r\n" + b"A: b\r\n" * 9]):
+                self.assertEqual(read_requests(pieces, rules).status, status, extra)
+
     def test_counts(self) -> None:
         """`header_count` lines pass and one more does not."""
         self.assertIsNone(read_requests([get(b"A: b")], Rules(header_count=2)).status)

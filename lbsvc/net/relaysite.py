@@ -1,0 +1,76 @@
+"""What the connections of one tcp listener share: settings, the pool, books, clocks, the access log.
+
+Made by app.py, held by every relay; http/site.py is its sister. Invariant: `relays` are those with a connection left, so
+that a drain can wait for them and cut them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lbsvc.config.schema import ListenerSettings, PoolSettings
+from lbsvc.core.backend import Outcome
+from lbsvc.core.books import ListenerBooks
+from lbsvc.core.pool import Pool
+from lbsvc.net.deadlines import Deadlines
+
+if TYPE_CHECKING:
+    from lbsvc.net.relay import Relay
+
+
+class RelaySite:
+    """What the connections of one tcp listener share."""
+
+    def __init__(
+        self,
+        settings: ListenerSettings,
+        pool_settings: PoolSettings,
+        pool: Pool,
+        books: ListenerBooks,
+        reactor: Any,
+        deadlines: Deadlines,
+        wall: Callable[[], float],
+        rng: Any,
+        make_id: Callable[[], bytes],
+        log: Callable[[tuple[Any, ...]], None] | None,
+    ) -> None:
+        self.settings = settings
+        self.pool_settings = pool_settings
+        self.pool = pool
+        self.books = books
+        self.reactor = reactor
+        self.seconds: Callable[[], float] = reactor.seconds
+        self.deadlines = deadlines
+        self.wall = wall
+        self.rng = rng
+        self.make_id = make_id
+        self.log = log
+        self.route = "default"
+        #: Twisted's own transports close when the socket is writable, ours when nothing is left to send
+        self.closes_late = not hasattr(reactor, "dial")
+        self.on_open: Callable[[int], None] = lambda number: None
+        self.on_close: Callable[[], None] = lambda: None
+        #: those with a connection left, settled or not
+        self.relays: set[Relay] = set()
+
+    def drain(self) -> None:
+        """Nothing to tell: tcp connections may go on until the deadline."""
+
+    def count(self) -> None:
+        """Bring the books up to date."""
+        for relay in self.relays:
+            relay.count()
+
+    @property
+    def flushing(self) -> int:
+        """How many have lost their client, and have bytes left for the backend: a drain waits for them too."""
+        return sum(relay.downstream.transport is None for relay in self.relays)
+
+    def abort(self) -> None:
+        """Cut what is left."""
+        for relay in list(self.relays):
+            if relay.is_over:
+                relay.cut()
+            else:
+                relay.finish("killed", Outcome.ABANDONED, abort=True)
