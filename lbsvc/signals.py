@@ -8,6 +8,8 @@ once; no signal that a service manager or a log rotation sends kills the process
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any, Protocol
 
@@ -29,11 +31,14 @@ def obey_signals(reactor: Any, service: Obedient) -> None:
         nonlocal stops
         stops += 1
         if stops == 1:
-            ordinary = ordinarily[number]
+            ordinary = ordinarily[signal.Signals(number)]
             if callable(ordinary):
                 ordinary(number, frame)
         else:
             reactor.callFromThread(service.stop_now)
+
+    def ask(obey: Callable[[], None], number: int, frame: FrameType | None) -> None:
+        reactor.callFromThread(obey)
 
     ordinarily = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     for number in ordinarily:
@@ -43,4 +48,4 @@ def obey_signals(reactor: Any, service: Obedient) -> None:
         (signal.SIGUSR1, service.reopen_logs),
         (signal.SIGUSR2, service.upgrade),
     ):
-        signal.signal(number, lambda _, frame, obey=obey: reactor.callFromThread(obey))
+        signal.signal(number, partial(ask, obey))

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 #: What a backend may answer is bounded too; it is trusted more than a stranger.
 RESPONSE_RULES: Final = Rules(header_size=256 * 1024, header_count=1000, request=False)
-#: Takes the place of a lost connection's reader, which refers back to it: no garbage is left for the collector.
+#: Stands where there is no connection yet, or no more: a reader refers back to it, and no garbage shall be left.
 _NO_READER: Final = ResponseReader(cast(Any, None), RESPONSE_RULES)
 
 
@@ -54,12 +54,12 @@ class UpstreamConnection(Protocol):
     _is_last = False  # the backend has said that it will close
     _chunked = False
     _silence = NEVER  # longest silence in this answer's body
+    _reader = _NO_READER  # until it is connected
 
     def __init__(self, owner: Upstreams, backend: Backend, dialled: Callable[[UpstreamConnection], None]) -> None:
         self.owner = owner
         self.backend = backend
         self._dialled: Callable[[UpstreamConnection], None] | None = dialled
-        self._reader = ResponseReader(self, RESPONSE_RULES)
         lifetime = owner.settings.connections.max_lifetime
         if lifetime is not None:
             self.dies = owner.seconds() + lifetime
@@ -173,6 +173,7 @@ class UpstreamConnection(Protocol):
     @override
     def connectionMade(self) -> None:
         self.backend.connections += 1
+        self._reader = ResponseReader(self, RESPONSE_RULES)
         self.transport.registerProducer(self, True)
         dialled, self._dialled = self._dialled, None
         if dialled is not None:

@@ -6,8 +6,8 @@ text never repeats the peer's bytes. Called by h1 for both roles. Nothing here k
 
 Why a memory of lines: header lines repeat from request to request, across connections. A line that has been judged is
 not judged again: a look-up costs a tenth of what judging does (tests/bench/codec_cost.py, `lines` against `new`).
-Only lines of well-known names without secrets are remembered (nobody shall learn by
-timing whether a token has been seen before), short ones, and a bounded number of them.
+Only lines of well-known names without secrets are remembered (nobody shall learn by timing whether a token has been seen
+before), short ones, and a bounded number of them.
 """
 
 from __future__ import annotations

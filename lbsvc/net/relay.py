@@ -11,8 +11,9 @@ Deadlines: `connect` of the pool while dialling (net/connector.py); `idle` of th
 moved by each chunk, but looked at now and then: silence is noticed up to an eighth of `idle` late, never early.
 
 Law of losses: a side that is lost before it had finished takes the other with it by a reset, so that nobody mistakes what
-it has got for the whole. One that had finished leaves the other all that it sent: that is delivered, and what the other
-still sends is read and dropped, since closing on unread bytes would be a reset.
+it has got for the whole. One that had finished leaves the other all that it sent: that is delivered. What a client still
+sends is read and dropped meanwhile, since closing on unread bytes would be a reset, and cost it the answer. A backend is
+not read for nobody: it would go on for as long as it has something to say.
 """
 
 from __future__ import annotations
@@ -227,10 +228,7 @@ class Relay:
             if clean:
                 self.finish("ok", Outcome.OK)
             else:
-                whole = self.downstream.has_finished
-                self.finish(
-                    "client_closed", Outcome.CLIENT_GONE, abort=not whole, lingering=upstream if whole else None
-                )
+                self.finish("client_closed", Outcome.CLIENT_GONE, abort=not self.downstream.has_finished)
         if upstream is None or upstream.transport is None:
             self._gone()
 
@@ -239,7 +237,7 @@ class Relay:
         upstream, downstream = self.upstream, self.downstream
         if upstream is not None and not self.is_over:
             if upstream.has_finished:
-                self.finish("ok", Outcome.OK, lingering=downstream)
+                self.finish("ok", Outcome.OK, lingering=True)
             elif reason.check(connectionDone.type) is not None:
                 self.finish("ok", Outcome.OK)
             else:
@@ -249,10 +247,10 @@ class Relay:
 
     # -- settle
 
-    def finish(self, reason: str, outcome: Outcome, abort: bool = False, lingering: Side | None = None) -> None:
+    def finish(self, reason: str, outcome: Outcome, abort: bool = False, lingering: bool = False) -> None:
         """Flush and close both sides (or cut them), give back the lease, count and log, once.
 
-        `lingering`: this side has been told the end, and is closed when it ends too; what it sends meanwhile is dropped.
+        `lingering`: the client has been told the end, and is closed when it ends too; what it sends meanwhile is dropped.
         """
         if self.is_over:
             return
@@ -278,18 +276,19 @@ class Relay:
         if site.log is not None:
             self._log(reason, backend, now)
 
-    def _part(self, abort: bool, lingering: Side | None) -> None:
+    def _part(self, abort: bool, lingering: bool) -> None:
         """Leave both sides. Whoever does not read what is left to flush is not waited for longer than `half_close`."""
         if abort:
             self.cut()
             return
-        for side in (self.downstream, self.upstream):
-            if side is not None and side is not lingering:
-                side.close()
-        if lingering is not None:
-            lingering.drop_rest()
+        if lingering:
+            self.downstream.drop_rest()
+        else:
+            self.downstream.close()
+        if self.upstream is not None:
+            self.upstream.close()
         site = self.site
-        if self in site.relays and (lingering is not None or site.closes_late or self._unsent()):
+        if self in site.relays and (lingering or site.closes_late or self._unsent()):
             site.deadlines.watch(self, site.settings.timeouts.half_close)
 
     def _unsent(self) -> int:

@@ -19,6 +19,7 @@ from twisted.trial.unittest import TestCase
 from lbsvc.config.schema import ListenerTimeouts, PoolSettings, Respond
 from lbsvc.core.backend import Backend
 from lbsvc.core.books import ListenerBooks
+from lbsvc.core.policies import KeptConnections
 from lbsvc.core.pool import Pool
 from lbsvc.core.record import Record
 from lbsvc.core.retry import RetryBudget
@@ -163,6 +164,10 @@ class Road:
         self.clients: list[Client] = []
         self.watched: list[weakref.ref[Any]] = []
         self.largest = 64 * 1024
+
+    @staticmethod
+    def kept(**keys: Any) -> KeptConnections:
+        return KeptConnections(**keys)
 
     def client(self) -> Client:
         made = Client(self)

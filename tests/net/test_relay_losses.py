@@ -97,12 +97,41 @@ class ResetTests(RoadTestCase):
         self.assertEqual(road.reasons, {"client_closed": 1})
         self.assertEqual((road.site.flushing, road.closed), (1, 1))
         self.go_on(backend)
-        backend.transport.write(BIG)
         road.network.settle()
         self.assertEqual((len(backend.received), backend.events), (120_000, ["made", "read-end"]))
         backend.transport.loseConnection()
         self.whole(road, client_closed=1)
         self.assertEqual((road.backends[0].tcp_ok, road.backends[0].tcp_error), (0, 0))
+
+    def test_nobody_listens_to_a_backend(self) -> None:
+        """When a client has closed for good, its backend is not read to the end of all that it has to say."""
+        road = Road()
+        client, backend = road.pair()
+        client.transport.write(b"all of it, please")
+        client.transport.loseConnection()
+        road.network.settle()
+        backend.transport.write(BIG * 8)
+        self.whole(road, client_closed=1)
+        self.assertEqual(
+            (bytes(backend.received), backend.events), (b"all of it, please", ["made", "read-end", "lost"])
+        )
+        self.assertLess(road.records[0].bytes_out, 1 << 20)
+
+    def test_flush_for_a_backend_has_an_end(self) -> None:
+        """A backend that does not take the rest of what a client has left is cut after `half_close`."""
+        road = Road(half_close=5)
+        client, backend = road.pair()
+        self.stop(backend)
+        client.transport.write(bytes(120_000))
+        client.transport.loseConnection()
+        road.network.settle()
+        backend.transport.write(b"unwanted")
+        road.network.sleep(4)
+        self.assertEqual(road.site.flushing, 1)
+        road.network.sleep(2)
+        self.assertEqual((road.site.flushing, road.site.relays), (0, set()))
+        self.go_on(backend)
+        self.whole(road, client_closed=1)
 
     def test_lingering_has_an_end(self) -> None:
         """A client that never stops sending to a backend that is gone is cut after `half_close`."""
