@@ -346,7 +346,9 @@ class Balancer(MultiService):
             self.emit("info", "listener.closed", f"{listener.name} accepts no more", listener=listener.name)
 
     def _count_open(self) -> int:
-        return sum(books.open for books in self._books)
+        """Connections that a drain waits for, and those that have lost their client but not all their bytes."""
+        flushing = sum(site.flushing for site in self._sites if isinstance(site, RelaySite))
+        return sum(books.open for books in self._books) + flushing
 
     def _drained(self, result: object) -> Any:
         """Everything is answered or cut: stop the rest, the admin interface last."""
