@@ -71,6 +71,7 @@ class Balancer(MultiService):
         self.settings = loaded.settings
         self.reactor = reactor
         self._notes = loaded.notes
+        self._places = loaded.places
         self._source = source
         self._refuse = refuse
         self._env = env
@@ -157,30 +158,35 @@ class Balancer(MultiService):
     def _open_logs(self) -> None:
         settings = self.settings
         self._logs = Destinations()
-        mistakes = []
-        for path, key in (
-            (settings.log.path, "log.path"),
-            (settings.access_log and settings.access_log.path, "access_log.path"),
+        access = settings.access_log
+        writers, mistakes = {}, []
+        for name, path, key in (
+            ("events", settings.log.path, "log.path"),
+            ("access", access and access.path, "access_log.path"),
         ):
             if path:
                 try:
-                    self._logs.writer(path, "probe")
+                    writers[name] = self._logs.writer(path, name)
                 except OSError as error:
-                    mistakes.append(Mistake(self._source, 0, 0, key, f"cannot be opened: {error.strerror or error}"))
+                    mistakes.append(self._mistake(key, f"cannot be opened: {error.strerror or error}"))
         if mistakes:
             self._refuse(SystemRefusal(mistakes))
         level, complaint = level_in_force(settings.log.level, self._env)
-        self.events = Events(self._logs.writer(settings.log.path, "events"), level, settings.log.format, time.time)
+        self.events = Events(writers["events"], level, settings.log.format, time.time)
         self.emit = self.events.emit
         self._unlog = take_over_logging(self.events)
         if complaint:
             self.emit("warn", "log.level", complaint)
         self._access: AccessLog | None = None
         if settings.access_log is not None:
-            writer = self._logs.writer(settings.access_log.path, "access")
             self._access = AccessLog(
-                self.reactor, writer, settings.access_log.format, settings.access_log.sample, self._rng
+                self.reactor, writers["access"], settings.access_log.format, settings.access_log.sample, self._rng
             )
+
+    def _mistake(self, key: str, message: str) -> Mistake:
+        """What the system refuses, with the place of the key that asks for it."""
+        line, column = self._places.get(key, (0, 0))
+        return Mistake(self._source, line, column, key, message)
 
     def _make_pool(self, settings: PoolSettings) -> None:
         pool = Pool(settings.name, settings.algorithm, self._rng, self._pool_empty, self._pool_available)
@@ -244,7 +250,7 @@ class Balancer(MultiService):
             for made in sockets:
                 made.close()
             self._logs.close(1.0)
-            self._refuse(SystemRefusal([Mistake(self._source, m.line, m.column, m.key, m.message) for m in mistakes]))
+            self._refuse(SystemRefusal([self._mistake(m.key, m.message) for m in mistakes]))
         if admin is not None:
             self._serve_admin(admin, sockets)
 
@@ -265,6 +271,9 @@ class Balancer(MultiService):
     def _first_round_over(self, result: object) -> None:
         if self._unready == "starting":
             self._unready = None
+            for pool in self.pools:
+                if not pool.is_available:
+                    self._pool_empty(pool)
             self.emit("info", "service.ready", f"lbsvc {__version__} is ready", version=__version__)
 
     # -- what is told
@@ -283,6 +292,8 @@ class Balancer(MultiService):
         )
 
     def _pool_empty(self, pool: Pool) -> None:
+        if self._unready == "starting":
+            return  # nobody has been looked up or asked yet; what is still so after the first round is said then
         why = "; ".join(f"{b.name}: {b.last_check[2] if b.last_check else b.health}" for b in pool.backends)
         self.emit("error", "pool.empty", f"{pool.name}: no backend is available ({why})", pool=pool.name)
 

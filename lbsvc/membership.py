@@ -68,7 +68,7 @@ class Membership:
     def start(self) -> list[Deferred[None]]:
         """Fill the pool and begin to resolve; gives what fires when each name has its first answer, or has had its time."""
         for members in self._members:
-            self._check(members)
+            self._check([member for member in members if member.host])
         self.pool.set_members([member for members in self._members for member in members])
         for place, entry in enumerate(self.settings.backends):
             if not is_literal(entry.host):
@@ -80,8 +80,13 @@ class Membership:
                     partial(self._resolved, place),
                 )
                 self._watches.append(watch)
+                watch.first_answer.addCallback(self._first_answer, place)
                 watch.start()
         return [self._in_time(watch.first_answer) for watch in self._watches]
+
+    def _first_answer(self, result: None, place: int) -> None:
+        """Until now the name was nobody's fault. One that did not resolve is down from here on, and said to be."""
+        self._check([member for member in self._members[place] if not member.host])
 
     def _in_time(self, answer: Deferred[None]) -> Deferred[None]:
         """Fires with the answer, or when patience ends: a resolver may take a minute to say that it does not know."""

@@ -2,7 +2,7 @@
 
 Promises: TERM and INT stop the reactor once, in Twisted's way, so that the process ends by its signal; a second one stops at
 once; no signal that a service manager or a log rotation sends kills the process. Called by app.py once the reactor runs
-(Twisted installs its own handlers just before).
+(Twisted installs its own just before; `sigTerm` and `sigInt` are what they call).
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ def obey_signals(reactor: Any, service: Obedient) -> None:
         nonlocal stops
         stops += 1
         if stops == 1:
-            ordinary = ordinarily[signal.Signals(number)]
-            if callable(ordinary):
-                ordinary(number, frame)
+            # Not what stood there before: where INT was ignored at the start, as it is behind `&` in a script, Twisted
+            # leaves it so, and a stop that is counted but not begun would swallow all that follow.
+            ordinarily[signal.Signals(number)](number, frame)
         else:
             reactor.callFromThread(service.stop_now)
 
     def ask(obey: Callable[[], None], number: int, frame: FrameType | None) -> None:
         reactor.callFromThread(obey)
 
-    ordinarily = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    ordinarily = {signal.SIGTERM: reactor.sigTerm, signal.SIGINT: reactor.sigInt}
     for number in ordinarily:
         signal.signal(number, stop)
     for number, obey in (

@@ -7,8 +7,8 @@ the order of their places, the file is named as it was given. Called by tap.py a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from lbsvc.config import document
@@ -28,6 +28,8 @@ class Loaded:
 
     settings: Settings
     notes: list[str]
+    #: where each key stands, by its path, for whoever finds out later that the system refuses what it asks for
+    places: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def load_file(path: str, env: Mapping[str, str]) -> Loaded:
@@ -90,7 +92,15 @@ def _load(
     found = sorted(dict.fromkeys([*mistakes, *walk.mistakes]), key=lambda m: (m.line, m.column))
     if found or settings is None:
         raise ConfigErrors(found)
-    return Loaded(replace(settings, log=_log_level(settings.log, walk, env or {})), walk.notes)
+    return Loaded(replace(settings, log=_log_level(settings.log, walk, env or {})), walk.notes, dict(_places(root, "")))
+
+
+def _places(node: Node, path: str) -> Iterator[tuple[str, tuple[int, int]]]:
+    if isinstance(node, document.Mapping):
+        for entry in node.entries.values():
+            below = document.spell(path, entry.key)
+            yield below, (entry.line, entry.column)
+            yield from _places(entry.value, below)
 
 
 def _log_level(log: LogSettings, walk: Walk, env: Mapping[str, str]) -> LogSettings:

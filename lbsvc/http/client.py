@@ -46,12 +46,12 @@ class UpstreamConnection(Protocol):
     exchanges = 0
     deadline = NEVER
     slot = NEVER
+    kept_in: int | None = -1  # the reactor's turn in which it was given back last
     dies = NEVER  # when its lifetime is over
     is_stalled = False  # the backend does not read what we send
     _left = 0  # bytes that were unsent when that was noticed
     _is_paused = False  # we do not read what the backend sends
     _is_closed = False
-    _is_last = False  # the backend has said that it will close
     _chunked = False
     _silence = NEVER  # longest silence in this answer's body
     _reader = _NO_READER  # until it is connected
@@ -145,7 +145,7 @@ class UpstreamConnection(Protocol):
         if self._is_paused:  # the answer's last bytes were more than the client took at once
             self._is_paused = False
             self.transport.resumeProducing()
-        if reusable and not self._is_last and not self._reader.surplus and not self.is_stalled:
+        if reusable and not self._reader.surplus and not self.is_stalled:
             self.owner.give_back(self)
         else:
             self.close()
@@ -157,8 +157,6 @@ class UpstreamConnection(Protocol):
             self.exchange.interim(head)
 
     def response(self, head: ResponseHead, body: bytes, ended: bool, trailers: bytes) -> None:
-        if head.section.close:
-            self._is_last = True
         if self.exchange is not None:
             self.exchange.response(head, body, ended, trailers)
 
@@ -200,6 +198,8 @@ class UpstreamConnection(Protocol):
             self._forget()
         elif not (reason.check(ConnectionDone) and reader.eof()) and self.exchange is not None:
             exchange, self.exchange = self.exchange, None
+            if reader.has_begun:
+                exchange.was_kept_connection = False  # it had begun to answer: this was a try
             exchange.upstream_lost(self, Outcome.RESET, "the connection was lost")
 
     def expired(self, now: float) -> None:

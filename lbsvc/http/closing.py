@@ -42,7 +42,7 @@ class EndingConnection(Protocol):
         # A producer that is paused when the last byte leaves would keep Twisted from closing.
         self.transport.unregisterProducer()
         self.transport.loseConnection()
-        self._await_client()
+        self.watch_write()
 
     def linger(self) -> None:
         """Close though the client may still be sending: our side first, then read and drop until it has ended too."""
@@ -53,7 +53,7 @@ class EndingConnection(Protocol):
         self.transport.unregisterProducer()
         self.transport.resumeProducing()
         self.transport.loseWriteConnection()
-        self._await_client()
+        self.watch_write()
 
     def drop(self, size: int) -> None:
         """Bytes came that nobody wants."""
@@ -67,14 +67,18 @@ class EndingConnection(Protocol):
             self._is_shut = True
             self.site.deadlines.watch(self, LINGER)
 
+    def stopProducing(self) -> None:  # noqa: N802 - Twisted's name
+        """The connection is lost; connectionLost follows and knows what to do."""
+
     def end_overdue(self) -> None:
         """The deadline of an ending connection has come: a client that reads, if slowly, gets another."""
         if self._is_shut or unsent(self.transport) >= self._left:
             self.transport.abortConnection()
         else:
-            self._await_client()
+            self.watch_write()
 
-    def _await_client(self) -> None:
+    def watch_write(self) -> None:
+        """From now on the client must take some of what is written, within each `write` seconds."""
         if not self.is_lost:
             self._left = unsent(self.transport)
             self.site.deadlines.watch(self, self.site.settings.timeouts.write)

@@ -12,7 +12,6 @@ before), short ones, and a bounded number of them.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv6Address
 from typing import Final
@@ -49,6 +48,8 @@ _KINDS: Final[dict[bytes, int]] = {
     b"expect": EXPECT,
     b"forwarded": IDENTITY,
     b"x-real-ip": IDENTITY,
+    b"x-forwarded": IDENTITY,
+    b"proxy": IDENTITY,  # it would become HTTP_PROXY in a CGI's environment
     b"x-request-id": REQUEST_ID,
     b"date": DATE,
 }
@@ -61,8 +62,7 @@ _PROTECTED: Final = frozenset({b"host", b"content-length", b"transfer-encoding",
 _TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 #: visible ASCII, space, tab and obs-text (RFC 9110, 5.5); every control byte but tab is refused
 _VALUE: Final = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
-_HOST_BYTES: Final = b"!$%&'()*+,-.;=_~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_HALF_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})").search
+_HOST_BYTES: Final = b"!$&'()*+,-.;=_~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _REQUEST_ID_BYTES: Final = bytes(range(0x21, 0x7F))
 
 _memory: dict[bytes, Field] = {}
@@ -102,7 +102,8 @@ def is_token(text: bytes) -> bool:
 def is_authority(text: bytes) -> bool:
     """A host and perhaps a port (RFC 3986, 3.2.2 and 3.2.3), without userinfo.
 
-    Not an empty one: an http URL must have a host (RFC 9110, 4.2.1), and backends would each put their own in its place.
+    No percent-escapes, which nobody needs and which would walk around a route's host. Not an empty one: an http URL must
+    have a host (RFC 9110, 4.2.1), and backends would each put their own in its place.
     """
     if text.startswith(b"["):
         host, bracket, rest = text[1:].partition(b"]")
@@ -115,7 +116,7 @@ def is_authority(text: bytes) -> bool:
             return False
     else:
         host, colon, number = text.partition(b":")
-        if not host or host.translate(None, _HOST_BYTES) or (b"%" in host and _HALF_ESCAPE(host)):
+        if not host or host.translate(None, _HOST_BYTES):
             return False
     if not colon:
         return True
@@ -205,9 +206,10 @@ def _read_special(field: Field, section: Section, rules: Rules, minor: int) -> N
             raise rules.violation("Transfer-Encoding in HTTP/1.0")
         section.body = CHUNKED if value.lower() == b"chunked" else _read_codings(value.lower(), rules)
     elif kind == EXPECT:
-        if rules.request and minor:
-            section.expects_continue = value.lower() == b"100-continue"
-            section.unsupported |= not section.expects_continue
+        if rules.request and minor and value:
+            is_known = value.lower() == b"100-continue"
+            section.expects_continue |= is_known
+            section.unsupported |= not is_known
     elif kind == IDENTITY:
         if not rules.request:
             section.fields.append(field)

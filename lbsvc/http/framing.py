@@ -41,7 +41,7 @@ def may_go_on(request: RequestHead, has_continued: bool, status: int) -> bool:
     Not where the client may hold its body back because of the answer (RFC 9110, 10.1.1): nobody could tell whether what
     comes next is the body. And not for the sake of a long or endless upload that was refused.
     """
-    if request.section.expects_continue and not has_continued:
+    if (request.section.expects_continue or request.section.unsupported) and not has_continued:
         return False
     return status < 400 or 0 <= request.section.body <= WORTHWHILE
 

@@ -105,6 +105,10 @@ class RequestReader:
         else:
             self.buffer += data
 
+    def forget(self) -> None:
+        """The connection rests: what it remembers of its last head would only take room."""
+        self._block = self._section = self._bytes = self._head = None
+
     def release(self) -> bool:
         """The exchange is over: True where there is something to be fed again (`feed(b"")`)."""
         self._state = HEAD

@@ -64,6 +64,11 @@ class ResponseReader:
         self._method = method
         self._state = HEAD
 
+    @property
+    def has_begun(self) -> bool:
+        """Some of an answer's head is there, but not all."""
+        return self._state == HEAD and bool(self._buffer)
+
     def feed(self, data: bytes) -> None:
         """Read on. Raises ProtocolViolation (502), after which nothing more may be fed."""
         state = self._state

@@ -38,13 +38,22 @@ class Upstreams:
     def take_idle(self, backend: Backend, may_repeat: bool) -> UpstreamConnection | None:
         """A kept connection, or None.
 
-        For a request that may not be sent twice the kernel is asked first whether the connection's end has arrived already,
-        which costs a system call: one that the backend closed while idle must not cost the client an error.
+        Two kinds are asked first whether their end, or surplus bytes, have arrived already, which costs a system call: one
+        for a request that may not be sent twice, since what the backend closed while idle must not cost the client an
+        error; and one that was given back in this very turn of the reactor, which has not been able to tell us: what a
+        backend sends after its answer must not become the next one's. If an older one is there it is taken instead.
         """
         idle: list[UpstreamConnection] = backend.idle
+        turn = getattr(self.reactor, "turn", None)
         while idle:
             connection = idle.pop()
-            if (may_repeat or not connection.has_ended()) and not connection.is_past():
+            is_fresh = connection.kept_in == turn
+            if is_fresh and idle and idle[0].kept_in != turn:
+                idle.append(connection)
+                connection = idle.pop(0)
+                is_fresh = False
+            must_look = is_fresh or not may_repeat
+            if not (must_look and connection.has_ended()) and not connection.is_past():
                 return connection
             connection.close()
         return None
@@ -74,6 +83,7 @@ class Upstreams:
         ):
             connection.close()
             return
+        connection.kept_in = getattr(self.reactor, "turn", None)
         idle.append(connection)
         deadline = self.deadlines.now + self.idle_patience
         if connection.dies < deadline:

@@ -29,7 +29,7 @@ from lbsvc.http.forwarding import identity_lines
 from lbsvc.http.framing import TO_END, wants_close
 from lbsvc.http.h1_requests import RequestReader
 from lbsvc.http.messages import RequestHead, Section
-from lbsvc.http.site import HttpSite
+from lbsvc.http.site import REST, HttpSite
 from lbsvc.net.deadlines import NEVER
 from lbsvc.net.peeking import peek
 from lbsvc.net.unsent import unsent
@@ -60,6 +60,7 @@ class ServerConnection(AnsweringConnection):
     _is_heading = False  # a head has begun to come: its deadline runs
     _is_reading = True  # not paused, be it for a backend or for what was read ahead
     _is_stalled = False  # the client does not read
+    _is_resting = False  # idle for so long that it has forgotten its last head
     _has_finished = False  # the client has closed its side
     _received = 0
     _attributed = 0
@@ -181,7 +182,7 @@ class ServerConnection(AnsweringConnection):
 
     def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name: the client reads too slowly
         self._is_stalled = True
-        self._watch_write()
+        self.watch_write()
         if self.exchange is not None:
             self.exchange.pause_response()
 
@@ -200,20 +201,24 @@ class ServerConnection(AnsweringConnection):
             self._watch_body()
         exchange.resume_response()
 
-    def stopProducing(self) -> None:  # noqa: N802 - Twisted's name
-        """The connection is lost; connectionLost follows and knows what to do."""
-
     # -- deadlines
-
-    def _watch_write(self) -> None:
-        self._left = unsent(self.transport)
-        self.site.deadlines.watch(self, self.site.settings.timeouts.write)
 
     def _watch_body(self) -> None:
         self.site.deadlines.watch(self, self.site.settings.timeouts.request_body)
 
     def _watch_idle(self) -> None:
-        self.site.deadlines.watch(self, self.site.settings.timeouts.keep_alive)
+        self._is_resting = False
+        self.site.deadlines.watch(self, min(self.site.settings.timeouts.keep_alive, REST))
+
+    def _rest(self) -> None:
+        """Idle for a while: a stranger's heads shall not take room for all of `keep_alive`."""
+        patience = self.site.settings.timeouts.keep_alive - REST
+        if self._is_resting or patience <= 0:
+            self.lose()
+            return
+        self._is_resting = True
+        self._reader.forget()
+        self.site.deadlines.watch(self, patience)
 
     @override
     def expired(self, now: float) -> None:
@@ -222,7 +227,7 @@ class ServerConnection(AnsweringConnection):
             self.end_overdue()
         elif self._is_stalled:
             if unsent(self.transport) < self._left:
-                self._watch_write()  # it reads, if slowly
+                self.watch_write()  # it reads, if slowly
             else:
                 self.cut("client_timeout")
         elif exchange is not None:
@@ -232,22 +237,21 @@ class ServerConnection(AnsweringConnection):
                 self.linger()
             else:
                 exchange.refuse(408, "client_timeout")
-        elif self._reader.is_idle:
+        elif not self._reader.is_idle:
+            self._violated(ProtocolViolation(408, "", reason="client_timeout"))
+        elif self.site.is_draining:
             self.lose()
         else:
-            self._violated(ProtocolViolation(408, "", reason="client_timeout"))
+            self._rest()
 
     # -- what the reader tells
 
     def request(self, head: RequestHead, body: bytes, ended: bool, trailers: bytes) -> None:
         site = self.site
         section = head.section
-        self._keep = (
-            (not section.close if head.minor else section.keep_alive and not section.close)
-            and not site.is_draining
-            and (not self._has_finished or bool(self._reader.buffer))
-        )
-        self._is_heading = False
+        wanted = not section.close if head.minor else section.keep_alive and not section.close
+        self._keep = wanted and not site.is_draining and (not self._has_finished or bool(self._reader.buffer))
+        self._is_heading = self._is_resting = False
         self.deadline = NEVER
         self.exchange = exchange = Exchange(self, head, site.seconds())
         exchange.start(body, ended, trailers)
@@ -337,9 +341,9 @@ class ServerConnection(AnsweringConnection):
                 self.lose()
             else:
                 self.linger()
-        elif reader.buffer or self._is_stalled:
-            if self._is_stalled:
-                return  # goes on in resumeProducing
+        elif self._is_stalled:
+            pass  # goes on in resumeProducing
+        elif reader.buffer:
             if self._is_feeding:
                 self._is_again = True
             else:

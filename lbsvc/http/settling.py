@@ -40,6 +40,7 @@ def access_record(exchange: Exchange, seconds: float) -> tuple[Any, ...]:
     """The record, in the order of lbsvc.core.record."""
     head, site, connection = exchange.head, exchange.site, exchange.connection
     destination, backend, began = exchange.destination, exchange.released, exchange.began
+    is_read = head.method != b"-"  # else nothing is known of it
     return (
         site.wall(),
         exchange.id,
@@ -47,9 +48,9 @@ def access_record(exchange: Exchange, seconds: float) -> tuple[Any, ...]:
         "HTTP/1.1" if head.minor else "HTTP/1.0",
         connection.peer,
         connection.peer,
-        head.method,
+        head.method if is_read else None,
         head.host,
-        head.target,
+        head.target if is_read else None,
         exchange.status,
         connection.take_bytes_in(),
         exchange.bytes_out,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from lbsvc.config.schema import ListenerSettings, Respond
 from lbsvc.core.books import ListenerBooks, RouteBooks
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 AccessLog = Callable[[tuple[Any, ...]], None]
 #: What a route answers by itself, from the request.
 Answer = Callable[[RequestHead], tuple[ResponseHead, bytes]]
+
+
+#: After so many seconds an idle connection forgets what only makes requests cheaper; `keep_alive` goes on.
+REST: Final = 5.0
 
 
 class Destination:
@@ -93,8 +97,8 @@ class HttpSite:
         self.is_draining = False
         #: answers need more than the request's id: they end their connections, or name their backends
         self.is_special = settings.expose_backend
-        #: `keep_alive` as the hot path adds it to the sweep's time
-        self.keep_alive = settings.timeouts.keep_alive + TICK
+        #: the first part of `keep_alive` as the hot path adds it to the sweep's time
+        self.keep_alive = min(settings.timeouts.keep_alive, REST) + TICK
         self.connections: set[ServerConnection] = set()
         self.on_open: Callable[[int], None] = lambda number: None
         self.on_close: Callable[[], None] = lambda: None

@@ -99,12 +99,16 @@ class Drain:
             except Exception:
                 self.log.failure("a step of the drain failed")
 
+    def _say_what_is_left(self) -> None:
+        if not self._is_forced:
+            self._emit(f"{self._count_open()} connections to finish, for {self._timeout:g} s at most")
+
     def _stop_accepting(self) -> None:
         self._try(
             self._closing,
             *(listener.close for listener in self._listeners),
             *(site.drain for site in self._sites),
-            lambda: self._emit(f"{self._count_open()} connections to finish, for {self._timeout:g} s at most"),
+            self._say_what_is_left,
         )
         self._deadline = self._clock.seconds() + self._timeout
         self._look()

@@ -57,6 +57,8 @@ class Reactor(EPollReactor):
     def __init__(self) -> None:
         # Descriptors registered since the last poll: what the batch at hand says about them is about their predecessors.
         self._fresh: set[int] = set()
+        #: polls so far: what came about in this one has not been heard of since
+        self.turn = 0
         # Transports with nothing queued whose close, or end of writing, is due at the end of this turn.
         self._soon: deque[FastConnection] = deque()
         # Whose event is being handled: asked only if something is logged.
@@ -100,6 +102,7 @@ class Reactor(EPollReactor):
 
     @override
     def doPoll(self, timeout: float | None) -> None:
+        self.turn += 1
         if self._soon:
             timeout = 0
         elif timeout is None:

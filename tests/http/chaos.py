@@ -1,7 +1,7 @@
 """A layer 7 road on which anything may happen at any time: scripted clients and backends that are pushed step by step.
 
 `Chaos.step(kind, size)` does one thing: a client sends a piece, stops reading, ends, resets; a backend answers the request
-that it has seen, as a whole or early, well or badly; a dial behaves in another way; time passes. What every answer must be is
+that it has seen, as a whole or early, well or badly; a dial behaves in another way; time passes. What an answer must be is
 known from the request that it belongs to, so that a byte of one exchange in another is found. Used by the property tests.
 """
 

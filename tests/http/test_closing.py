@@ -42,6 +42,17 @@ class FinishedClientTests(RoadCase):
         self.assertEqual([answer.headers.get(b"connection") for answer in found], [None, None, b"close"])
         self.assertFalse(client.is_open)
 
+    def test_own_answers_after_its_end(self) -> None:
+        """The same where we answer ourselves."""
+        road = self.road(own="mine")
+        client = road.client()
+        client.transport.write(GET + OWN * 20)
+        client.finish()
+        road.upstream().send(OK)
+        found = client.answers()
+        self.assertEqual([answer.headers.get(b"connection") for answer in found], [None] * 20 + [b"close"])
+        self.assertFalse(client.is_open)
+
     def test_end_within_a_later_request(self) -> None:
         """What can never become whole is dropped without an answer, after those that were whole."""
         for rest in (b"GET /b HT", UPLOAD + b"half"):
@@ -146,7 +157,8 @@ class DeadlineTests(RoadCase):
             road.run(4)
             client.send(b"x")
         road.run(6)
-        self.assertEqual(client.answer().status, 408)
+        answer = client.answer()
+        self.assertEqual((answer.status, answer.headers[b"connection"]), (408, b"close"))
         self.assertTrue(road.upstream().was_reset)
         self.assertEqual(set(road.backends[0].failures.values()), {0})
 

@@ -284,6 +284,18 @@ class PolicyTests(RoadCase):
         road.upstream().send(OK)
         self.assertEqual(client.answer().status, 200)
 
+    def test_backoff_after_a_reset(self) -> None:
+        """The same after a reset in the middle of a body: no more of it is taken meanwhile."""
+        road = self.road(2, pool={"retry": RetryPolicy(backoff=Backoff(1, 1))})
+        client = road.client()
+        client.send(b"PUT /a HTTP/1.1\r\nHost: x\r\nContent-Length: 500000\r\n\r\nbody")
+        road.upstream().reset()
+        client.send(b"x" * 400_000)
+        self.assertLess(client.server._received, 1000)
+        road.run(2)
+        client.send(b"x" * 99_996)
+        self.assertEqual(len(road.upstream(1).take().partition(b"\r\n\r\n")[2]), 500_000)
+
     def test_budget(self) -> None:
         """Retries beyond the budget are not made: the last error's status, retry_budget as the reason, and counted."""
         road = self.road(2)

@@ -125,6 +125,16 @@ class CountTests(RoadCase):
             road.site.count()
             self.assertEqual(road.books.terminations, {"ok": 3, "bad_request": 1, "client_closed": 1})
 
+    def test_what_could_not_be_read(self) -> None:
+        """The record of a request that is not HTTP names neither method nor path; it is counted as `other`."""
+        road = self.road()
+        client = road.client()
+        client.send(b"NON SENSE\r\n\r\n")
+        self.assertEqual(client.answer().status, 400)
+        (record,) = road.records
+        self.assertEqual((record.method, record.target, record.status, record.reason), (None, None, 400, "bad_request"))
+        self.assertEqual(road.requests, {(b"other", 400): 1})
+
     def test_no_route(self) -> None:
         """404 no_route where nothing matches and there is no default, and the connection goes on."""
         road = Road(unrouted=True)
@@ -170,13 +180,17 @@ class DrainTests(RoadCase):
         """A request that waits in the socket when the drain begins, or comes on a new connection soon after, is answered."""
         road = self.road(own="mine")
         unread, fresh, begun, silent = road.client(), road.client(), road.client(), road.client()
+        used = road.client()
+        used.send(OWN)
+        self.assertEqual(len(used.answers()), 1)
         begun.send(OWN[:10])
-        unread.transport.write(OWN)
+        for client in (unread, used):
+            client.transport.write(OWN)
         road.site.drain()
         road.run(GRACE / 2)
         fresh.send(OWN)
         begun.send(OWN[10:])
-        for client in (unread, fresh, begun):
+        for client in (unread, used, fresh, begun):
             self.assertEqual(client.answer().headers[b"connection"], b"close")
         self.assertTrue(silent.is_open)
         road.run(GRACE)
