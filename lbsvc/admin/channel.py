@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol, ITCPTransport
 from twisted.internet.protocol import connectionDone
@@ -115,16 +115,6 @@ class AdminChannel(HTTPChannel):
             self._deadline = None
 
     @property
-    def is_idle(self) -> bool:
-        """No request is being answered, nor is an answer being seen out."""
-        return not self._handlingRequest and not self._refused
-
-    def make_room(self) -> None:
-        """Go now."""
-        self.site.connection_gone(self)
-        self._wire.abortConnection()
-
-    @property
     def _wire(self) -> ITCPTransport:
         return cast(ITCPTransport, self.transport)
 
@@ -141,7 +131,7 @@ class AdminChannel(HTTPChannel):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._clear_deadline()
         super().connectionLost(reason)
-        self.site.connection_gone(self)
+        self.site.connection_gone()
 
 
 class AdminRequest(Request):
@@ -202,10 +192,7 @@ class AdminSite(Site):
     noisy = False
     requestFactory = AdminRequest  # noqa: N815 - Twisted's name
     protocol = AdminChannel  # type: ignore[assignment]
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._channels: dict[AdminChannel, None] = {}  # the oldest first
+    _open = 0
 
     def judge(self, request: AdminRequest) -> tuple[int, str, tuple[tuple[bytes, bytes], ...]] | None:
         """Status, detail and headers to refuse a request with; None: let it pass."""
@@ -213,22 +200,13 @@ class AdminSite(Site):
 
     @override
     def buildProtocol(self, addr: IAddress | None) -> AdminChannel | None:  # type: ignore[override]
-        if len(self._channels) >= MAX_CONNECTIONS:
-            # Whoever has been silent longest makes room: connections that only hold places must not keep a probe of
-            # /livez away. Its own site counts it out when it is lost.
-            for channel in self._channels:
-                if channel.is_idle:
-                    channel.make_room()
-                    break
-            else:
-                return None
-        channel = cast(AdminChannel, super().buildProtocol(addr))
-        self._channels[channel] = None
-        return channel
+        if self._open >= MAX_CONNECTIONS:
+            return None
+        self._open += 1
+        return cast(AdminChannel, super().buildProtocol(addr))
 
-    def connection_gone(self, channel: AdminChannel) -> None:
-        """One place is free; once for each."""
-        self._channels.pop(channel, None)
+    def connection_gone(self) -> None:
+        self._open -= 1
 
     @override
     def startFactory(self) -> None:

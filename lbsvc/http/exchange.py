@@ -289,8 +289,9 @@ class Exchange:
         lease.release(Outcome.OK, self.status, now - self.tried_at)
         # What the backend has not taken of a body stands before the next request.
         upstream.end(self.request_ended and not (self.kept_size and unsent(upstream.transport)))
+        self.is_over, self.kept = True, None
         try:
-            self.settle(now)
+            settle(self, now)
         finally:
             self.connection.exchange_over(self)
 
@@ -394,6 +395,5 @@ class Exchange:
 
     def settle(self, now: float) -> None:
         """Count it and log it, once."""
-        self.is_over = True
-        self.kept = None
+        self.is_over, self.kept = True, None
         settle(self, now)

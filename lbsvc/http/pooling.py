@@ -19,6 +19,10 @@ from lbsvc.net.connector import Dialling, dial
 from lbsvc.net.deadlines import TICK, Deadlines
 
 
+class _Uncounted:
+    turn: int | None = None
+
+
 class Upstreams:
     """One pool's connections, for the exchanges that use it."""
 
@@ -26,6 +30,8 @@ class Upstreams:
         self.settings = settings
         self.pool = pool
         self.reactor = reactor
+        #: whose `turn` counts polls; Twisted's own reactors do not, and every kept connection is looked at
+        self.turns: Any = reactor if hasattr(reactor, "turn") else _Uncounted
         self.deadlines = deadlines
         self.seconds: Callable[[], float] = reactor.seconds
         self.rng = rng
@@ -44,7 +50,7 @@ class Upstreams:
         backend sends after its answer must not become the next one's. If an older one is there it is taken instead.
         """
         idle: list[UpstreamConnection] = backend.idle
-        turn = getattr(self.reactor, "turn", None)
+        turn = self.turns.turn
         while idle:
             connection = idle.pop()
             is_fresh = connection.kept_in == turn
@@ -52,8 +58,8 @@ class Upstreams:
                 idle.append(connection)
                 connection = idle.pop(0)
                 is_fresh = False
-            must_look = is_fresh or not may_repeat
-            if not (must_look and connection.has_ended()) and not connection.is_past():
+            is_sound = (may_repeat and not is_fresh) or not connection.has_ended()
+            if is_sound and connection.dies > self.deadlines.now:
                 return connection
             connection.close()
         return None
@@ -83,7 +89,7 @@ class Upstreams:
         ):
             connection.close()
             return
-        connection.kept_in = getattr(self.reactor, "turn", None)
+        connection.kept_in = self.turns.turn
         idle.append(connection)
         deadline = self.deadlines.now + self.idle_patience
         if connection.dies < deadline:

@@ -118,7 +118,7 @@ class ServerConnection(AnsweringConnection):
         self._postpone()
 
     def _read_ahead(self, reader: RequestReader) -> None:
-        """Something of the next request is there: the beginning of its head, or bytes that wait for their turn."""
+        """Something of the next request is there: a part of its head, or bytes that wait for their turn."""
         if reader.is_holding:
             if len(reader.buffer) >= AHEAD and self._is_reading:
                 self._pause()
@@ -214,11 +214,10 @@ class ServerConnection(AnsweringConnection):
         """Idle for a while: a stranger's heads shall not take room for all of `keep_alive`."""
         patience = self.site.settings.timeouts.keep_alive - REST
         if self._is_resting or patience <= 0:
-            self.lose()
-            return
+            return self.lose()
         self._is_resting = True
         self._reader.forget()
-        self.site.deadlines.watch(self, patience)
+        return self.site.deadlines.watch(self, patience)
 
     @override
     def expired(self, now: float) -> None:
@@ -319,14 +318,23 @@ class ServerConnection(AnsweringConnection):
 
     def exchange_over(self, exchange: Exchange) -> None:
         """The answer is whole: on to the next request, or the end of the connection."""
-        if exchange.request_ended:
+        site = self.site
+        waits = self._is_stalled or site.is_draining or self._reader.buffer
+        if exchange.request_ended and self._keep and self._is_reading and not waits:
+            # Hot path (tests/bench, `http`): nothing waits, and nothing is to be said.
+            self.exchange = None
+            self._reader.release()
+            self.deadline = deadline = site.deadlines.now + site.keep_alive
+            if deadline < self.slot:
+                site.deadlines.insert(self)
+        elif exchange.request_ended:
             self._next(exchange)
         elif self._keep:
             # The answer has promised to keep the connection: the rest of the body is read and dropped, within LINGER.
             self._dropped = 0
             self._resume()
             if not self._is_stalled:
-                self.site.deadlines.watch(self, LINGER)
+                site.deadlines.watch(self, LINGER)
         else:
             self.exchange = None
             self.linger()
@@ -341,21 +349,15 @@ class ServerConnection(AnsweringConnection):
                 self.lose()
             else:
                 self.linger()
-        elif self._is_stalled:
-            pass  # goes on in resumeProducing
-        elif reader.buffer:
+        elif reader.buffer and not self._is_stalled:
             if self._is_feeding:
                 self._is_again = True
             else:
                 self._postpone()
-        else:
+        elif not self._is_stalled:  # else it goes on in resumeProducing
             reader.release()
-            if not self._is_reading:
-                self._resume()
-            deadline = site.deadlines.now + site.keep_alive
-            self.deadline = deadline
-            if deadline < self.slot:
-                site.deadlines.insert(self)
+            self._resume()
+            self._watch_idle()
 
     def cut_response(self, exchange: Exchange) -> None:
         """An answer that has begun cannot be finished: the client must see that it is short (RFC 9112, 8)."""
