@@ -213,6 +213,17 @@ class MemoryTests(TestCase):
         messages = read_requests([get(b"A: b") * 3]).messages
         self.assertIs(messages[0].head, messages[2].head)
 
+    def test_others_in_between(self) -> None:
+        """What is remembered of a request without a body does not outlive the head that it belongs to."""
+        streams = [get(b"A: b"), post(b"Content-Length: 2", body=b"ab"), get(b"A: b"), get(b"A: c") * 2, get(b"A: c")]
+        told = read_requests(streams)
+        methods = [message.start[0] for message in told.messages]
+        self.assertEqual(methods, [b"GET", b"POST", b"GET", b"GET", b"GET", b"GET"])
+        self.assertEqual([m.body for m in told.messages], [b"", b"ab", b"", b"", b"", b""])
+        self.assertEqual(
+            [m.lines for m in told.messages][2:4], [self.alone(get(b"A: b"))[-1], self.alone(get(b"A: c"))[-1]]
+        )
+
     def test_bodies_are_not_remembered(self) -> None:
         """Equal heads have each its own body."""
         told = read_requests([post(b"Content-Length: 2", body=b"ab") + post(b"Content-Length: 2", body=b"cd")])
