@@ -31,6 +31,7 @@ class Section:
         "has_date",
         "host",
         "keep_alive",
+        "logged",
         "request_id",
         "unsupported",
         "wire",
@@ -52,6 +53,13 @@ class Section:
         self.host: bytes | None = None
         self.request_id: bytes | None = None
         self.has_date = False
+        #: User-Agent and Referer as the access log wants them; looked up once, since a section is often met again
+        self.logged: tuple[bytes | None, bytes | None] | None = None
+
+    def look_up_logged(self) -> tuple[bytes | None, bytes | None]:
+        """User-Agent and Referer."""
+        self.logged = logged = (self.get(b"user-agent"), self.get(b"referer"))
+        return logged
 
     def get(self, name: bytes) -> bytes | None:
         """The first value of a field by its lower-case name; None where there is none. Not for the hot path."""

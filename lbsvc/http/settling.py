@@ -63,6 +63,5 @@ def access_record(exchange: Exchange, seconds: float) -> tuple[Any, ...]:
         exchange.connected_at - began if exchange.connected_at else None,
         exchange.first_at - began if exchange.first_at else None,
         seconds,
-        head.section.get(b"user-agent"),
-        head.section.get(b"referer"),
+        *(head.section.logged or head.section.look_up_logged()),
     )
