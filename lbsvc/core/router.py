@@ -53,7 +53,7 @@ def normal_host(text: str) -> str:
         if text.count(":") > 1:  # an IPv6 literal as people write it in a pattern
             return f"[{text}]"
         text = text.partition(":")[0]
-    return text.rstrip(".")
+    return text.removesuffix(".")
 
 
 #: A route with its place in the written order.
