@@ -298,6 +298,8 @@ class Balancer(MultiService):
         self.emit("error", "pool.empty", f"{pool.name}: no backend is available ({why})", pool=pool.name)
 
     def _pool_available(self, pool: Pool) -> None:
+        if self._unready == "starting":
+            return  # nothing was said of its being empty
         self.emit("info", "pool.available", f"{pool.name}: a backend is available again", pool=pool.name)
 
     def _descriptors_scarce(self, limit: int) -> None:

@@ -66,10 +66,6 @@ class UpstreamConnection(Protocol):
 
     # -- as the pool sees it
 
-    def is_past(self) -> bool:
-        """Whether its lifetime is over."""
-        return self._is_closed or self.dies <= self.owner.deadlines.now
-
     def has_ended(self) -> bool:
         """Whether the kernel holds the backend's end (or surplus bytes) already: one system call."""
         return peek(self.transport) is not None

@@ -1,8 +1,9 @@
 """Which connection to a backend does a request get, and when does a kept one go (lb-reference.yaml, `connections`).
 
 Promises: an idle connection is handed to one request at a time, the one used last first (it is likeliest alive and the
-rest may age out); none is kept over its limits; one that has shown surplus bytes or an end is never handed out. Called
-by the exchange. The idle ones of a backend are on `backend.idle`, so that a look-up costs an attribute.
+rest may age out), but for those of the same turn of the reactor, of which nothing can have been heard yet; none is kept
+over its limits; one that has shown surplus bytes or an end is never handed out. Called by the exchange. The idle ones of
+a backend are on `backend.idle`, so that a look-up costs an attribute.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from lbsvc.net.deadlines import TICK, Deadlines
 
 
 class _Uncounted:
+    """Stands for a reactor that does not count its polls: every kept connection is of "this turn"."""
+
     turn: int | None = None
 
 
