@@ -233,6 +233,9 @@ LIMITS: Final = Section(
 def _listener(spot: Spot, found: dict[str, Any]) -> ListenerSettings:
     entries = spot.entries()
     tcp = found.get("protocol") == "tcp"
+    if "timeouts" in found and "handshake" in spot.at("timeouts").entries():
+        # Accepted, for there is nothing yet that it could fail to limit; but said.
+        spot.walk.note(f"{spot.path}.timeouts.handshake", "does nothing yet: TLS and PROXY headers are not supported")
     if tcp:
         _check_tcp(spot, found)
     unread = any(key in entries and key not in found for key in ("pool", "routes"))

@@ -9,6 +9,13 @@ from tests.config.reading import LISTENER, POOL, listener, listener_mistakes, lo
 
 
 class ListenerTests(TestCase):
+    def test_handshake_is_noted(self) -> None:
+        """A handshake's deadline is accepted where there is no handshake to limit, but not silently."""
+        text = "listeners:\n  a: {bind: 80, pool: p, timeouts: {handshake: 5s}}\n" + POOL
+        note = "etc/lb.yaml: listeners.a.timeouts.handshake: does nothing yet: TLS and PROXY headers are not supported"
+        self.assertIn(note, load(text).notes)
+        self.assertNotIn(note, load(text.replace("handshake: 5s", "idle: 5s")).notes)
+
     def test_defaults(self) -> None:
         """A bind and a pool are enough; the rest is as the reference says."""
         found = listener("")
