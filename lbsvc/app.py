@@ -8,10 +8,10 @@ tap.py. Nothing below knows this module: what lower floors must make happen abov
 from __future__ import annotations
 
 import gc
-import secrets
 import time
 from collections.abc import Callable, Mapping
-from random import SystemRandom
+from itertools import chain
+from random import Random, SystemRandom
 from typing import Any, Final
 
 from twisted.application.service import MultiService
@@ -28,9 +28,11 @@ from lbsvc.core.books import ListenerBooks
 from lbsvc.core.pool import Pool
 from lbsvc.core.retry import RetryBudget
 from lbsvc.errors import Mistake, SystemRefusal
+from lbsvc.http.mirroring import Mirroring
 from lbsvc.http.pooling import Upstreams
 from lbsvc.http.server import ServerConnection
 from lbsvc.http.site import HttpSite, RequestIds
+from lbsvc.http.surplus import SurplusConnection
 from lbsvc.membership import Membership
 from lbsvc.net.connector import dial
 from lbsvc.net.deadlines import Deadlines
@@ -44,7 +46,7 @@ from lbsvc.observe.events import Events, level_in_force
 from lbsvc.observe.logwriter import Destinations
 from lbsvc.observe.metrics import LbsvcCollector, ReactorLag
 from lbsvc.observe.twistedlog import install as take_over_logging
-from lbsvc.routing import routing_table
+from lbsvc.routing import TableBuilder, pools_of
 from lbsvc.signals import obey_signals
 
 #: How many young objects may gather before a collection looks at them. Requests leave no cycles behind, so that the
@@ -76,7 +78,10 @@ class Balancer(MultiService):
         self._refuse = refuse
         self._env = env
         self._rng = SystemRandom()
-        self._ids = RequestIds(secrets.token_hex(4).encode())
+        # A system call for each request's id or draw would be dear, and neither is a secret.
+        self._dice = Random(self._rng.getrandbits(256))
+        self._ids = RequestIds(self._dice)
+        self._mirrors: list[Mirroring] = []
         self._drain: Drain | None = None
         self._unready: str | None = "starting"
         self._admin_ports: list[Any] = []
@@ -110,9 +115,8 @@ class Balancer(MultiService):
         """Which protocols use which pool."""
         roads: dict[str, set[str]] = {name: set() for name in self.settings.pools}
         for listener in self.settings.listeners.values():
-            for pool in (listener.pool, *(route.pool for route in listener.routes)):
-                if pool is not None:
-                    roads[pool].add(listener.protocol)
+            for pool in chain([listener.pool] if listener.pool is not None else [], *map(pools_of, listener.routes)):
+                roads[pool].add(listener.protocol)
         return roads
 
     def ready(self) -> str | None:
@@ -203,10 +207,15 @@ class Balancer(MultiService):
         log = self._access.log if self._access is not None and settings.access_log else None
         site: HttpSite | RelaySite
         connect: Callable[[str], Protocol]
+        surplus: Callable[[str], Protocol] | None = None
         if settings.protocol == "http":
-            table = routing_table(settings, books, self._upstreams)
-            http_site = site = HttpSite(settings, table, books, self.reactor, self.deadlines, time.time, self._ids, log)
+            builder = TableBuilder(settings, books, self._upstreams, self._dice)
+            http_site = site = HttpSite(
+                settings, builder.build(), books, self.reactor, self.deadlines, time.time, self._ids, log, self._dice
+            )
+            self._mirrors += builder.mirrors
             connect = lambda peer: ServerConnection(http_site, peer)  # noqa: E731 - one of two
+            surplus = lambda peer: SurplusConnection(http_site, peer)  # noqa: E731
         else:
             assert settings.pool is not None
             upstreams = self._upstreams[settings.pool]
@@ -223,7 +232,7 @@ class Balancer(MultiService):
                 log,
             )
             connect = lambda peer: Relay(relay_site, peer).downstream  # noqa: E731 - two of two
-        listener = Listener(settings, books, self.reactor, descriptors, connect)
+        listener = Listener(settings, books, self.reactor, descriptors, connect, surplus)
         site.on_open, site.on_close = listener.connected, listener.lost
         self._sites.append(site)
         self._listeners.append(listener)
@@ -360,13 +369,15 @@ class Balancer(MultiService):
 
     def _count_open(self) -> int:
         """Connections that a drain waits for, and those that have lost their client but not all their bytes."""
-        flushing = sum(site.flushing for site in self._sites if isinstance(site, RelaySite))
+        flushing = sum(site.flushing for site in self._sites)
         return sum(books.open for books in self._books) + flushing
 
     def _drained(self, result: object) -> Any:
         """Everything is answered or cut: stop the rest, the admin interface last."""
         for membership in self._memberships:
             membership.stop()
+        for mirroring in self._mirrors:
+            mirroring.close()
         for upstreams in self._upstreams.values():
             upstreams.close_idle()
         self.deadlines.stop()

@@ -26,7 +26,9 @@ PATIENCE: Final = 2.0
 
 
 def is_literal(host: str) -> bool:
-    """Whether a host is an IP address rather than a name."""
+    """Whether a host is an IP address, or the path of a unix socket, rather than a name."""
+    if host.startswith("/"):
+        return True
     try:
         ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
+from lbsvc.config.schema import BackendSettings
 from lbsvc.core.backend import Backend, Outcome
 from lbsvc.core.policies import HealthCheckPolicy
 from lbsvc.core.pool import Pool
@@ -85,6 +86,14 @@ class LiteralTests(TestCase):
         first, second = naming.pool.backends
         self.assertEqual((first.weight, first.port, second.backup, second.address), (3, 8001, True, "[::1]:8002"))
         self.assertEqual((naming.asked, naming.events), ([], []))
+
+    def test_paths(self) -> None:
+        """Unix sockets are members as they are, looked up by nobody."""
+        entry = BackendSettings("unix:run/a.sock", "/srv/run/a.sock", 0, "unix:run/a.sock")
+        naming = Naming(entry)
+        self.assertEqual(naming.start(), [])
+        self.assertEqual(naming.members, [("unix:run/a.sock", "/srv/run/a.sock", "up")])
+        self.assertEqual((naming.net.dials[0].host, naming.asked), ("/srv/run/a.sock", []))
 
     def test_without_checks(self) -> None:
         """With `health_check: off` they are up from the start."""

@@ -33,7 +33,7 @@ class Refusal:
 class Gate:
     """The rules of one admin listener."""
 
-    bind_host: str  # as bound; "" for every address
+    bind_host: str  # as bound; "" for every address, "/…" for a unix socket
     hosts: frozenset[str] = frozenset()  # further names, lower-case
     token: bytes = field(default=b"", repr=False)  # b"": none is asked for
 
@@ -69,7 +69,9 @@ class Gate:
         address = _address(name)
         if address is None:
             return name == self.bind_host.lower()
-        return self.bind_host in _WILDCARDS or address == _address(self.bind_host)
+        # Nobody can rebind a literal. On a unix socket it is the address of whatever forwards to it (ssh -L, a proxy).
+        is_any = self.bind_host in _WILDCARDS or self.bind_host.startswith("/")
+        return is_any or address == _address(self.bind_host)
 
     def _authorized(self, authorizations: Sequence[bytes]) -> bool:
         if len(authorizations) != 1:

@@ -1,14 +1,17 @@
 """Where to listen and where backends are: binds and addresses, read strictly.
 
-Promises: a host is an IP literal in its shortest form or a lower-case host name, a port is a number in its range; what
-is known but does not act yet (unix:, systemd:, https://, h2c://) is told from what is wrong. `overlap` says whether
-two binds would fight for a port. The parsers raise `AddressError` and never repeat what they were given, for it may come out
-of a variable. Used by listeners.py, pools.py, service.py and checks.py.
+Promises: a host is an IP literal in its shortest form or a lower-case host name, a port is a number in its range; or the
+host is the absolute path of a unix socket, which the kernel can take, and the port 0. A path that is written relative is
+relative to the folder of the configuration file. What is known but does not act yet (systemd:, https://, h2c://) is told
+from what is wrong. `overlap` says whether two binds would fight for a port or a path. The parsers raise `AddressError` and
+never repeat what they were given, for it may come out of a variable. Used by listeners.py, pools.py, service.py and
+checks.py.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from typing import Final
 
@@ -19,8 +22,12 @@ from lbsvc.config.walk import Spot
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _DNS: Final = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}\.?")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
-_LATER_BINDS: Final = ("unix:", "systemd:")
-_LATER_BACKENDS: Final = ("unix:", "https://", "h2c://")
+_LATER_BINDS: Final = ("systemd:",)
+_LATER_BACKENDS: Final = ("https://", "h2c://")
+_UNIX: Final = "unix:"
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+#: The longest path that a unix socket can have, in bytes (`sun_path` less its final NUL).
+LONGEST_PATH: Final = 107
 
 
 class AddressError(ValueError):
@@ -65,6 +72,24 @@ def parse_port(text: str, low: int) -> int:
     return int(text)
 
 
+def parse_path(text: str, folder: str) -> str:
+    """The absolute path of unix:PATH; a relative one is relative to `folder`."""
+    path = text[len(_UNIX) :]
+    slashes = len(path) - len(path.lstrip("/"))
+    if not path or path.endswith("/") or slashes == 2:  # unix:///run/lb.sock is a URL's way of saying it
+        raise AddressError("needs the path of a socket, as in unix:run/lb.sock")
+    if _CONTROL.search(path):
+        raise AddressError("has a path with control characters")
+    path = os.path.abspath(os.path.join(folder, "/" * bool(slashes) + path[slashes:]))
+    try:
+        size = len(os.fsencode(path))
+    except UnicodeEncodeError:
+        raise AddressError("has a path that no file can have") from None
+    if size > LONGEST_PATH:
+        raise AddressError(f"has a path of {size} bytes, counted from /: a unix socket's has {LONGEST_PATH} at most")
+    return path
+
+
 def parse_bind(text: str) -> Bind:
     """host:port, ":8080" (both families), "[::1]:443", or a port alone."""
     if text.isdigit() and text.isascii():
@@ -84,7 +109,7 @@ def parse_address(text: str) -> tuple[str, int]:
             raise AddressError("needs a port, as in 10.0.0.1:8001")
     else:
         if scheme.lower() != "http":
-            raise AddressError("must be host:port or http://host:port")
+            raise AddressError("must be host:port, http://host:port or unix:PATH")
         rest = rest.removesuffix("/")
         if "/" in rest or "?" in rest or "#" in rest:
             raise AddressError("cannot have a path or query: requests keep their own")
@@ -107,9 +132,13 @@ def bind(spot: Spot) -> Bind:
         if found.startswith(prefix):
             spot.not_yet(prefix)
     try:
-        return parse_bind(found)
+        return Bind(parse_path(found, _folder(spot)), 0) if found.startswith(_UNIX) else parse_bind(found)
     except AddressError as error:
         spot.refuse(f"{error}{spot.got()}")
+
+
+def _folder(spot: Spot) -> str:
+    return os.path.dirname(spot.walk.filename)
 
 
 def address(spot: Spot) -> BackendSettings:
@@ -118,17 +147,19 @@ def address(spot: Spot) -> BackendSettings:
     for prefix in _LATER_BACKENDS:
         if found.lower().startswith(prefix):
             spot.not_yet(prefix)
-    if "@" in found:  # what comes before it may be a password: not shown
+    is_path = found.startswith(_UNIX)
+    if "@" in found and not is_path:  # what comes before it may be a password: not shown
         spot.refuse("cannot have a user name or password")
     try:
-        host, port = parse_address(found)
+        host, port = (parse_path(found, _folder(spot)), 0) if is_path else parse_address(found)
     except AddressError as error:
         spot.refuse(f"{error}{spot.got()}")
     return BackendSettings(found, host, port, found)
 
 
 def is_loopback(host: str) -> bool:
-    if host == "localhost":
+    """Whether a bind's host can be reached from this machine alone, as a unix socket can."""
+    if host == "localhost" or host.startswith("/"):
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -137,10 +168,12 @@ def is_loopback(host: str) -> bool:
 
 
 def overlap(one: Bind, other: Bind) -> bool:
-    """Whether both cannot be had: the same port of the same address, or of a wildcard that contains it.
+    """Whether both cannot be had: the same path, or the same port of the same address, or of a wildcard that contains it.
 
     Port 0 is whatever is free. [::] is IPv6 alone, so it goes beside 0.0.0.0; an empty host is both.
     """
+    if one.host.startswith("/") or other.host.startswith("/"):
+        return one.host == other.host
     if one.port != other.port or one.port == 0:
         return False
     return any(_covers(a, b) or _covers(b, a) for a in _hosts(one.host) for b in _hosts(other.host))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from lbsvc.config.addresses import overlap
 from lbsvc.config.document import spell
 from lbsvc.config.schema import AdminSettings, Bind, Settings
-from lbsvc.config.walk import NOT_YET, Spot, Walk
+from lbsvc.config.walk import NOT_YET, PoolUse, Spot, Walk, meant
 
 
 def check(walk: Walk, settings: Settings | None) -> None:
@@ -20,18 +20,26 @@ def check(walk: Walk, settings: Settings | None) -> None:
 
 def _check_pools(walk: Walk) -> None:
     noted: set[str] = set()
-    for spot, name, protocol in walk.pool_uses:
-        if name not in walk.pool_names:
-            spot.wrong(f"there is no pool of this name{spot.got(walk.pool_names)}")
+    for use in walk.pool_uses:
+        if use.pool not in walk.pool_names:
+            use.spot.wrong(f"there is no pool of this name{_named(use, walk.pool_names)}")
             continue
-        path = spell("pools", name)
-        if protocol != "tcp" or path in noted:
+        path = spell("pools", use.pool)
+        if use.protocol != "tcp" or path in noted:
             continue
         noted.add(path)
         where = "where a tcp listener uses the pool"
         # Left out it is off there, now and later (features.md, L4-2): nothing to note.
         if path in walk.keep_alive and walk.keep_alive[path][1] > 0:
             walk.keep_alive[path][0].wrong(f"{NOT_YET} {where}: 0, or leave it out")
+
+
+def _named(use: PoolUse, names: list[str]) -> str:
+    """What stands there in place of a pool's name; a key is in the message's path already."""
+    if not use.is_key:
+        return use.spot.got(names)
+    hint = meant(use.pool, names)
+    return f" ({hint})" if hint else ""
 
 
 def _check_ports(walk: Walk, settings: Settings | None) -> None:

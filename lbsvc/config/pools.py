@@ -32,11 +32,8 @@ from lbsvc.config.walk import Later, Refused, Section, Spot, listing, plain
 from lbsvc.core.algorithms import ACTING, ALGORITHMS, canonical_algorithm
 from lbsvc.core.policies import Backoff, HealthCheckPolicy, KeptConnections, RetryPolicy, UpstreamTimeouts
 
-_ACTING_CAUSES: Final = ("connect_failure", "reset")
-_LATER_CAUSES: Final = (
-    *("timeout", "502", "503", "504", "5xx"),
-    *("cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"),
-)
+_ACTING_CAUSES: Final = ("connect_failure", "reset", "timeout", "502", "503", "504", "5xx")
+_LATER_CAUSES: Final = ("cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable")  # gRPC's
 #: What a check can only ask where it speaks HTTP.
 _HTTP_CHECK: Final = ("path", "method", "host", "expect_status", "expect_body")
 
@@ -186,7 +183,7 @@ _RETRY: Final = Section(
         "methods": _set_of(lambda spot: method(spot).encode("ascii")),
         "backoff": Section({"initial": duration(low=0), "max": duration(low=0)}, _backoff),
         "budget": share,
-        "per_try_timeout": Later(),
+        "per_try_timeout": nullable(duration()),
         "buffer": size(0, 1 << 30),
     },
     plain(RetryPolicy),
@@ -205,12 +202,22 @@ _CONNECTIONS: Final = Section(
 )
 
 
+def _are_sockets(spot: Spot, backends: tuple[BackendSettings, ...]) -> bool:
+    """Whether all backends have been read and are unix sockets."""
+    whole = len(backends) == len(list(spot.items(single=True)))
+    return whole and all(backend.host.startswith("/") for backend in backends)
+
+
 def _pool(spot: Spot, found: dict[str, Any]) -> PoolSettings:
     if "connections" in found:
         connections = spot.at("connections")
         if "keep_alive" in connections.entries():
             spot.walk.keep_alive[spot.path] = (connections.at("keep_alive"), found["connections"].keep_alive)
-    return PoolSettings("", found.pop("backends"), **found)
+    backends: tuple[BackendSettings, ...] = found.pop("backends")
+    check: HealthCheckPolicy | None = found.get("health_check")
+    if check is not None and check.port is not None and _are_sockets(spot.at("backends"), backends):
+        spot.at("health_check").at("port").wrong("means nothing where all backends are unix sockets")
+    return PoolSettings("", backends, **found)
 
 
 _POOL: Final = Section(

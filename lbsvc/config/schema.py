@@ -16,12 +16,14 @@ from lbsvc.core.policies import HealthCheckPolicy, KeptConnections, RetryPolicy,
 
 @dataclass(frozen=True)
 class Bind:
-    """One address to listen on. host "" means both families on every address (":8080")."""
+    """One address to listen on. host "" means both families on every address (":8080"); "/…" is a unix socket's path."""
 
     host: str
     port: int
 
     def __str__(self) -> str:
+        if self.host.startswith("/"):
+            return f"unix:{self.host}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -56,6 +58,7 @@ class Match:
     path: str | None = None  # exact, or a prefix ending in "*"
     methods: frozenset[str] = frozenset()
     headers: tuple[tuple[str, str], ...] = ()
+    client: tuple[str, ...] = ()  # networks in CIDR form; "unix" stands for clients of unix sockets
 
 
 @dataclass(frozen=True)
@@ -72,14 +75,50 @@ class Redirect:
 
 
 @dataclass(frozen=True)
+class HeaderEdits:
+    """What a route changes in a header section: first `remove`, then `set` (in place of all of that name), then `add`."""
+
+    set: tuple[tuple[str, str], ...] = ()
+    add: tuple[tuple[str, str], ...] = ()
+    remove: tuple[str, ...] = ()  # lower-case
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Chaos on purpose: `share` of the requests wait `delay` seconds, and then get `abort`, if there is one."""
+
+    delay: float = 0.0
+    abort: int | None = None
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """Copies of `share` of the requests go to a pool too, and nobody waits for what it says."""
+
+    pool: str
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
 class RouteSettings:
-    """One route: exactly one of pool, respond, redirect is set."""
+    """One route: exactly one of pool, respond, redirect, deny, split is set."""
 
     name: str
     match: Match = Match()
     pool: str | None = None
     respond: Respond | None = None
     redirect: Redirect | None = None
+    deny: int | None = None  # the status that is answered
+    split: tuple[tuple[str, int], ...] = ()  # pools and their weights, of which one is more than 0
+    mirror: Mirror | None = None
+    strip_prefix: str | None = None  # "/v1": taken off the path as it came, on a segment border
+    rewrite: tuple[str, str] | None = None  # a regular expression and what takes its place in the path
+    request_headers: HeaderEdits = HeaderEdits()
+    response_headers: HeaderEdits = HeaderEdits()
+    timeout: float | None = None  # the whole exchange, all tries together
+    body_size: int | None = None  # in place of the listener's limit
+    fault: Fault | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +128,9 @@ class ListenerSettings:
     protocol: str = "http"  # http | tcp
     backlog: int = 4096
     max_connections: int = 10_000
-    forwarded: str = "x-forwarded"  # x-forwarded | off
+    connections_per_client: int | None = None
+    trusted_proxies: tuple[str, ...] = ()  # networks in CIDR form; "unix" stands for clients of unix sockets
+    forwarded: str = "x-forwarded"  # x-forwarded | rfc7239 | both | off
     timeouts: ListenerTimeouts = ListenerTimeouts()
     limits: Limits = Limits()
     access_log: bool = True
@@ -103,7 +144,7 @@ class BackendSettings:
     """One backend as it is written: `address` verbatim, host and port parsed from it."""
 
     address: str  # as written in the configuration, e.g. "10.0.0.1:8001" or "http://10.0.0.1:8001"
-    host: str  # IP literal (no brackets) or host name
+    host: str  # IP literal (no brackets), host name, or "/…", the path of a unix socket (port 0)
     port: int
     name: str  # default: the address
     weight: int = 1

@@ -2,14 +2,15 @@
 
 Promises: durations come out as seconds, sizes as bytes, shares as 0 to 1, all finite and within bounds; what does not
 fit is refused with a rule that says what would. The `parse_…` functions are pure and give None for what they cannot
-read. Used by the key tables (listeners.py, pools.py, service.py).
+read. Used by the key tables (listeners.py, routes.py, edits.py, pools.py, service.py).
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final, TypeVar
 
 from lbsvc.config.walk import Spot, name_fault, named
@@ -30,6 +31,8 @@ _SIZES: Final = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, 
 _SHARE: Final = re.compile(rf"({_NUMBER}) ?%")
 _RATE: Final = re.compile(rf"({_NUMBER}) ?/ ?(s|m|h)")
 TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+#: What is wrong with the second of two names of headers.
+TWICE: Final = "is here twice: case does not count in names of headers"
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
 _LINE: Final = re.compile(r"[\x20-\x7e\t]*")
 
@@ -148,10 +151,10 @@ def share(spot: Spot) -> float:
 
 
 def nullable(reader: Callable[[Spot], T]) -> Callable[[Spot], T | None]:
-    """null means none; so does off."""
+    """null means none; so do off and false."""
 
     def read(spot: Spot) -> T | None:
-        return None if spot.is_null or spot.value == "off" else reader(spot)
+        return None if spot.is_null or spot.is_off else reader(spot)
 
     return read
 
@@ -165,8 +168,8 @@ def nullable_text(reader: Callable[[Spot], T]) -> Callable[[Spot], T | None]:
     return read
 
 
-def words(choices: tuple[str, ...]) -> str:
-    return choices[0] if len(choices) == 1 else ", ".join(choices[:-1]) + " or " + choices[-1]
+def words(choices: tuple[str, ...], last: str = "or") -> str:
+    return choices[0] if len(choices) == 1 else f"{', '.join(choices[:-1])} {last} {choices[-1]}"
 
 
 def word(*choices: str, later: tuple[str, ...] = ()) -> Callable[[Spot], str]:
@@ -253,22 +256,28 @@ def secret(spot: Spot) -> str:
     return found
 
 
+def header_fault(name: str, refused: Mapping[str, str]) -> str:
+    """What is wrong with the name of a header, or ""; `refused` says so for names in lower case."""
+    if not TOKEN.fullmatch(name) or len(name) > 256:
+        return "is no name of a header"
+    return refused.get(name.lower(), "")
+
+
 def headers(
-    *, refused: frozenset[str] = frozenset(), lower: bool = False
+    *, refused: Mapping[str, str] = MappingProxyType({}), lower: bool = False
 ) -> Callable[[Spot], tuple[tuple[str, str], ...]]:
-    """A mapping of header names to values; those in `refused` (lower case) belong to the balancer."""
+    """A mapping of header names to values; `refused` says of names (lower case) why they cannot be here."""
 
     def read(spot: Spot) -> tuple[tuple[str, str], ...]:
         seen: set[str] = set()
 
         def one(child: Spot, name: str) -> str:
             folded = name.lower()
-            if not TOKEN.fullmatch(name) or len(name) > 256:
-                child.refuse("is no name of a header")
-            if folded in refused:
-                child.refuse("is set by the balancer itself")
+            fault = header_fault(name, refused)
+            if fault:
+                child.refuse(fault)
             if folded in seen:
-                child.refuse("is here twice: case does not count in names of headers")
+                child.refuse(TWICE)
             seen.add(folded)
             return header_value(child).strip()
 

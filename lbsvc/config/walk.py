@@ -3,7 +3,7 @@
 A `Spot` is a node at a place in the tree; a reader is a function of a Spot that gives a value, or reports what is
 wrong with `spot.refuse` and raises `Refused`. Whoever reads many things (sections, lists, mappings by name) catches
 `Refused` for each of them, so that one mistake hides no other. Built by loader.py, used by values.py and the key
-tables (listeners.py, pools.py, service.py).
+tables (listeners.py, routes.py, pools.py, service.py).
 
 Promises: no message shows what came out of a variable; it names the variable instead. The place is that of the key for
 a wrong value, of the item in a list, of the mapping where a key is missing.
@@ -35,6 +35,16 @@ class Refused(Exception):
     """A value that cannot be had; the mistake has been reported already."""
 
 
+@dataclass(frozen=True)
+class PoolUse:
+    """A place where a pool is named: as the value there, or (`split`) as its key."""
+
+    spot: Spot
+    pool: str
+    protocol: str = "http"  # of the listener
+    is_key: bool = False
+
+
 class Walk:
     """One reading of one configuration: what was found wrong, and what is to be said about it."""
 
@@ -45,7 +55,7 @@ class Walk:
         self.notes: list[str] = []
         # What checks.py compares once all is read.
         self.binds: list[tuple[Spot, Bind]] = []
-        self.pool_uses: list[tuple[Spot, str, str]] = []  # place, pool, protocol of the listener
+        self.pool_uses: list[PoolUse] = []
         self.pool_names: list[str] = []  # also of pools that could not be read
         self.keep_alive: dict[str, tuple[Spot, int]] = {}  # by path of the pool, where it is written
 

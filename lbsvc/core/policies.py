@@ -40,10 +40,11 @@ class RetryPolicy:
     """When a request that failed is tried again (core/retry.py)."""
 
     attempts: int = 2  # tries in all
-    when: frozenset[str] = frozenset({"connect_failure", "reset"})
+    when: frozenset[str] = frozenset({"connect_failure", "reset"})  # also timeout, 502, 503, 504, 5xx
     methods: frozenset[bytes] = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
     backoff: Backoff = Backoff()
     budget: float = 0.2  # share of requests that may be retries
+    per_try_timeout: float | None = None  # from a try's start to the head of its answer
     buffer: int = 64 * 1024  # a request body up to this size is kept to be sent again
 
 

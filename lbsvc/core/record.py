@@ -2,16 +2,23 @@
 
 Promises: nothing but an order of fields. The hot path builds a plain tuple in this order (an `AccessRecord`), since a tuple
 display costs a tenth of any class; `Record` names the same fields for tests and for whoever reads. Built by the roads
-(net/relay.py, http/exchange.py), read by observe/accesslog.py; imports nothing.
+(net/relay.py, http/settling.py), read by observe/accesslog.py; imports nothing.
 
-Units: `ts` is wall-clock seconds (Unix) at the end of the request; every `t_*` is seconds on the monotonic clock, None when
-that milestone was never reached. Sizes are bytes, heads included. Strings are ours (names, IP literals without port);
-bytes are what a client sent, verbatim and not to be trusted.
+Units: `ts` is wall-clock seconds (Unix) at the end of the request; every `t_*` is seconds on the monotonic clock from the
+request's beginning to that milestone, None when it was never reached. `t_connect` is there where the last try's connection
+was dialled, `t_first` once the head of an answer came from a backend: an answer of ours has neither. Sizes are bytes, heads
+included. Strings are ours (names, IP literals without port); bytes are what a client sent, verbatim and not to be trusted.
+
+`tries` are backend and reason of each try, in order, where a try failed and the request went on; else None. After a retry by
+status the reason of that try is the status ("503").
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
+
+#: Backend name and reason word of each try.
+Tries: TypeAlias = tuple[tuple[str, str], ...]
 
 AccessRecord: TypeAlias = tuple[
     float,  # ts
@@ -37,6 +44,7 @@ AccessRecord: TypeAlias = tuple[
     float | None,  # t_total
     bytes | None,  # user_agent
     bytes | None,  # referer
+    Tries | None,  # tries
 ]
 
 
@@ -47,11 +55,11 @@ class Record(NamedTuple):
     id: bytes
     listener: str
     protocol: str  # "HTTP/1.0", "HTTP/1.1" or "tcp"
-    client: str  # who asked, as far as we believe it; an IP literal
-    peer: str  # the connection's other end; an IP literal
+    client: str  # who asked, as far as we believe it; an IP literal, or "unix"
+    peer: str  # the connection's other end; an IP literal, or "unix"
     method: bytes | None = None
     host: bytes | None = None
-    target: bytes | None = None  # with its query, as it came
+    target: bytes | None = None  # with its query, as it came: before any rewriting
     status: int = 0  # what the client was sent; 0: nothing was (http: logged as 499)
     bytes_in: int = 0
     bytes_out: int = 0
@@ -66,3 +74,4 @@ class Record(NamedTuple):
     t_total: float | None = None
     user_agent: bytes | None = None
     referer: bytes | None = None
+    tries: Tries | None = None

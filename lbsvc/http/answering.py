@@ -25,6 +25,17 @@ class AnsweringConnection(EndingConnection):
     def send_interim(self, exchange: Exchange, head: ResponseHead) -> None:
         self._write(head.wire + b"\r\n", exchange)
 
+    def send_switch(self, exchange: Exchange, head: ResponseHead) -> None:
+        """The 101 of a backend; the two fields that belong to it were hop-by-hop, and are said anew."""
+        lines = b"Connection: upgrade\r\nUpgrade: websocket\r\n" + self._backend_line(exchange)
+        self._write(b"%b%bX-Request-Id: %b\r\n\r\n" % (head.wire, lines, exchange.id), exchange)
+
+    def _backend_line(self, exchange: Exchange) -> bytes:
+        lease = exchange.lease
+        if lease is None or not self.site.settings.expose_backend:
+            return b""
+        return b"X-Backend: %b\r\n" % lease.backend.name.encode("ascii", "replace")
+
     def send_response(self, exchange: Exchange, head: ResponseHead, body: bytes, ended: bool, trailers: bytes) -> None:
         """The head, framed for this client, and what is there of the body, in one write."""
         request = exchange.head
@@ -58,9 +69,7 @@ class AnsweringConnection(EndingConnection):
             lines += b"Connection: keep-alive\r\n"
         if not head.section.has_date:
             lines += self.site.date_line()
-        lease = exchange.lease
-        if lease is not None and self.site.settings.expose_backend:
-            lines += b"X-Backend: %b\r\n" % lease.backend.name.encode("ascii", "replace")
+        lines += self._backend_line(exchange)
         body = frame(framing, body, ended, trailers)
         self._write(b"%b%bX-Request-Id: %b\r\n\r\n%b" % (head.wire, lines, exchange.id, body), exchange)
 

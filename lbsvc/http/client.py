@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Protocol as TypingProtocol
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IPushProducer
@@ -28,7 +29,6 @@ from lbsvc.net.peeking import peek
 from lbsvc.net.unsent import unsent
 
 if TYPE_CHECKING:
-    from lbsvc.http.exchange import Exchange
     from lbsvc.http.pooling import Upstreams
 
 #: What a backend may answer is bounded too; it is trusted more than a stranger.
@@ -37,12 +37,28 @@ RESPONSE_RULES: Final = Rules(header_size=256 * 1024, header_count=1000, request
 _NO_READER: Final = ResponseReader(cast(Any, None), RESPONSE_RULES)
 
 
+class Asker(TypingProtocol):
+    """Who asks a backend and hears its answer: an exchange, or a copy of one (mirroring.py)."""
+
+    request_ended: bool
+    responded: bool
+    was_kept_connection: bool
+
+    def interim(self, head: ResponseHead) -> None: ...
+    def response(self, head: ResponseHead, body: bytes, ended: bool, trailers: bytes) -> None: ...
+    def response_body(self, body: bytes, ended: bool, trailers: bytes) -> None: ...
+    def switched(self, upstream: UpstreamConnection, head: ResponseHead, rest: bytes) -> None: ...
+    def upstream_lost(self, upstream: UpstreamConnection, outcome: Outcome, detail: str) -> None: ...
+    def pause_request(self) -> None: ...
+    def resume_request(self) -> None: ...
+
+
 @implementer(IPushProducer)
 class UpstreamConnection(Protocol):
     """One connection to one backend."""
 
     transport: Any
-    exchange: Exchange | None = None
+    exchange: Asker | None = None
     exchanges = 0
     deadline = NEVER
     slot = NEVER
@@ -89,11 +105,11 @@ class UpstreamConnection(Protocol):
 
     # -- as the exchange sees it
 
-    def send_head(self, exchange: Exchange, wire: bytes, method: bytes, chunked: bool) -> None:
-        """Begin an exchange: `wire` is the head, and with a body that is not chunked its first bytes."""
+    def send_head(self, exchange: Asker, wire: bytes, method: bytes, chunked: bool, upgrade: bool = False) -> None:
+        """Begin an exchange: `wire` is the head, and with it what is there of the body; `upgrade`: 101 may come."""
         self.exchange = exchange
         self._chunked = chunked
-        self._reader.expect(method)
+        self._reader.expect(method, upgrade)
         self.transport.write(wire)
 
     def send_body(self, body: bytes, ended: bool, trailers: bytes) -> None:
@@ -162,6 +178,19 @@ class UpstreamConnection(Protocol):
         if self.exchange is not None:
             self.exchange.response_body(body, ended, trailers)
 
+    def switched(self, head: ResponseHead, rest: bytes) -> None:
+        """101: what follows is not HTTP."""
+        if self.exchange is not None:
+            self.exchange.switched(self, head, rest)
+
+    def leave(self) -> None:
+        """The transport is another's now."""
+        self.exchange = None
+        self._is_closed = True
+        self.owner.deadlines.forget(self)
+        self._reader = _NO_READER
+        self.transport.unregisterProducer()
+
     # -- as the transport sees it
 
     @override
@@ -179,8 +208,13 @@ class UpstreamConnection(Protocol):
             self._forget()
             self.close()  # bytes that belong to no exchange: it is never used again
             return
+        reader = self._reader
+        head = reader.read_again(data)
+        if head is not None:
+            self.exchange.response(head, data[reader.head_size :], True, b"")
+            return
         try:
-            self._reader.feed(data)
+            reader.feed(data)
         except ProtocolViolation as violation:
             self._fail(Outcome.PROTOCOL, violation.detail)
 

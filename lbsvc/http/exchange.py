@@ -2,77 +2,59 @@
 
 Promises: whatever the two sides do, in whatever order, the request is answered once or its connection is cut; its lease is
 released once; it is counted and logged once, with one reason word. Called by the server connection (`start`, `body`,
-`client_gone`, `cut`) and by the upstream connection (`interim`, `response`, `response_body`, `upstream_lost`). Knows no
-version of HTTP: both sides speak to it by the same few calls.
+`client_gone`, `cut`) and by the upstream connection (`interim`, `response`, `response_body`, `switched`, `upstream_lost`).
+Knows no version of HTTP: both sides speak to it by the same few calls.
 
-The milestones: match, admit, choose, open, carry, settle; net/relay.py walks the same.
+The milestones: match, admit, choose, open, carry, settle; net/relay.py walks the same. Choose and open are in trying.py.
 Hot path (tests/bench, `http`): with a kept connection nothing here schedules, allocates a closure or waits.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
-from lbsvc.core.backend import Backend, Outcome
-from lbsvc.core.lease import Lease
-from lbsvc.core.retry import backoff_delay, may_repeat
-from lbsvc.errors import REASONS, ProtocolViolation
+from typing_extensions import override
+
+from lbsvc.core.backend import Outcome
+from lbsvc.errors import ProtocolViolation
 from lbsvc.http import responses
-from lbsvc.http.chunked import encode_chunk, encode_end
-from lbsvc.http.forwarding import request_head
-from lbsvc.http.messages import CHUNKED, RequestHead, ResponseHead
+from lbsvc.http.hops import answer_last_hop
+from lbsvc.http.messages import RequestHead, ResponseHead
 from lbsvc.http.settling import settle
+from lbsvc.http.trying import Trying
+from lbsvc.http.tunnel import Tunnel
 from lbsvc.net.deadlines import NEVER
 from lbsvc.net.unsent import unsent
 
 if TYPE_CHECKING:
     from lbsvc.http.client import UpstreamConnection
-    from lbsvc.http.pooling import Upstreams
+    from lbsvc.http.destination import Destination
+    from lbsvc.http.edits import Edits
     from lbsvc.http.server import ServerConnection
-    from lbsvc.http.site import Destination
-
-#: How a try may have ended that another may follow.
-_REPEATED: Final = (Outcome.CONNECT_FAILED, Outcome.CONNECT_TIMEOUT, Outcome.RESET)
 
 
-class Exchange:
-    """One request on its way. Defaults stand on the class, so that a plain request sets few attributes."""
+class Exchange(Trying):
+    """One request on its way."""
 
-    destination: Destination | None = None
-    upstreams: Upstreams  # once the route leads to a pool
-    lease: Lease | None = None
-    upstream: UpstreamConnection | None = None
-    pending: Any = None  # a dial, or the pause before another try
-    attempts = 0
-    tried: tuple[Backend, ...] = ()
-    released: Backend | None = None  # the last one that was used up, for the log
-    request_ended = False
-    trailers = b""
-    kept: list[bytes] | None = None  # the request body so far, while it may have to be sent (again)
-    kept_size = 0
-    expects = False
+    edits: Edits | None = None  # what the route changes in the answer
     has_continued = False
-    was_kept_connection = False  # this try went out on a connection that had idled
-    must_dial = False
-    responded = False
     is_special = False  # its answer has no body though it may say a length: HEAD
     is_over = False
-    status = 0
     reason = "ok"
     bytes_out = 0
-    tried_at = 0.0
-    connected_at = 0.0
     first_at = 0.0
 
     def __init__(self, connection: ServerConnection, head: RequestHead, now: float) -> None:
         self.connection = connection
-        self.site = connection.site
+        self.site = site = connection.site
         self.head = head
         if head.method == b"HEAD":
             self.is_special = True
         self.began = now
-        ids = self.site.ids
-        self.id = ids.form % next(ids.numbers)
+        if connection.is_believed:
+            self.id = connection.identify(head) or site.ids.make()
+        else:
+            self.id = b"%016x" % site.ids.bits(64)
 
     # -- match, admit
 
@@ -87,7 +69,7 @@ class Exchange:
             route = table.default
         else:
             try:
-                route = site.match(head)
+                route = head.route if head.table is table else site.match(head, self.connection)
             except ProtocolViolation as violation:
                 self.refuse(violation.status, violation.reason, violation.detail)
                 return
@@ -95,22 +77,19 @@ class Exchange:
             self.refuse(404, "no_route")
             return
         destination: Destination = route.action
+        if not destination.is_plain:
+            if destination.split is not None:
+                destination = destination.split.choose()
+            self.edits = destination.edits
         self.destination = destination
+        if destination.deny is not None:
+            self.refuse(destination.deny, "denied")
+            return
         section = head.section
-        limit = site.settings.limits.body_size
+        limit = destination.body_size
         if limit is not None and (section.body > limit or len(body) > limit):
             self.refuse(413, "too_large")
             return
-        if section.unsupported:
-            self.refuse(417, "bad_request", "an Expect that cannot be met")
-            return
-        upstreams = destination.upstreams
-        if upstreams is None:
-            assert destination.answer is not None
-            answer, content = destination.answer(head)
-            self.answer(answer, content)
-            return
-        self.upstreams = upstreams
         if not ended:
             self.expects = section.expects_continue
             self.kept = [body] if body else []
@@ -118,93 +97,69 @@ class Exchange:
         elif body or trailers:
             self.kept = [body]
             self.kept_size = len(body)
-            self.trailers = trailers
-        upstreams.pool.budget.request(self.began)
-        self.choose()
-
-    # -- choose, open
-
-    def choose(self) -> None:
-        """Take a backend, and a connection to it."""
-        self.pending = None
-        upstreams = self.upstreams
-        pool = upstreams.pool
-        lease = pool.pick(self.tried) if self.tried else pool.pick()
-        if lease is None:
-            # "another backend first": where there is no other, the same one once more
-            lease = pool.pick() if self.tried else None
-            if lease is None:
-                self.refuse(503, "no_backend")
+            self.trailers = self._edited_trailers(trailers)
+        if head.is_odd and self._answered_here():
+            return
+        upstreams = destination.upstreams
+        if upstreams is not None:
+            self.upstreams = upstreams
+            upstreams.pool.budget.request(self.began)
+            if destination.is_plain:
+                self.choose()
                 return
-        self.lease = lease
-        self.attempts += 1
-        backend = lease.backend
-        if not self.must_dial and backend.idle:
-            connection = upstreams.take_idle(backend, self.request_ended and self.head.method in upstreams.repeatable)
-            if connection is not None:
-                self.was_kept_connection = True
-                self.send(connection, self.began if self.attempts == 1 else self.site.seconds())
+        self._admit(destination)
+
+    def _answered_here(self) -> bool:
+        """A request that no backend shall see, wherever its route leads."""
+        if self.head.section.unsupported:
+            self.refuse(417, "bad_request", "an Expect that cannot be met")
+            return True
+        last = answer_last_hop(self.head)
+        if last is None:
+            return False
+        self.answer(*last)
+        return True
+
+    def _admit(self, destination: Destination) -> None:
+        """A route that does more than lead to a pool."""
+        if destination.timeout is not None:
+            self.limit(destination.timeout)
+        mirroring = destination.mirroring
+        if mirroring is not None and not self.head.upgrade and mirroring.is_drawn():
+            self.copies = mirroring
+        fault = destination.fault
+        if fault is not None and self.site.rng.random() < fault.share:
+            if fault.delay:
+                if not self.request_ended:
+                    self.connection.pause_request()
+                self.pending = self.site.reactor.callLater(fault.delay, self._delayed, destination)
                 return
-        self.open()
+            if fault.abort is not None:
+                self.refuse(fault.abort, "fault")
+                return
+        self._go_on(destination)
 
-    def open(self) -> None:
-        """Dial; meanwhile the client's body waits in its socket."""
-        upstreams, lease = self.upstreams, self.lease
-        assert lease is not None
-        self.was_kept_connection = False
-        if not self.request_ended:
-            self.connection.pause_request()
-        self.tried_at = self.site.seconds()
-        pending = upstreams.dial(lease.backend, self.dialled, self.dial_failed)
-        if self.upstream is None and self.lease is lease:
-            self.pending = pending  # neither end of it has come yet
-
-    def dialled(self, connection: UpstreamConnection) -> None:
-        """The dial has come through."""
+    def _delayed(self, destination: Destination) -> None:
+        """A fault's delay is over."""
         self.pending = None
-        self.connected_at = now = self.site.seconds()
-        self.send(connection, now)
-
-    def dial_failed(self, outcome: Outcome, detail: str) -> None:
-        """The dial has failed: nothing was sent."""
-        self.pending = None
-        self.try_failed(outcome, detail, sent=False)
-
-    def send(self, connection: UpstreamConnection, now: float) -> None:
-        """The head, and in the same write what is there of the body."""
-        lease = self.lease
-        assert lease is not None
-        head = self.head
-        self.upstream = connection
-        self.tried_at = now
-        start = head.forward or request_head(head, self.connection.identity, lease.backend)
-        if self.expects and not self.request_ended:
-            wire = b"%b%b\r\nExpect: 100-continue\r\n\r\n" % (start, self.id)
+        fault = destination.fault
+        assert fault is not None
+        if fault.abort is not None:
+            self.refuse(fault.abort, "fault")
         else:
-            wire = b"%b%b\r\n\r\n" % (start, self.id)
-        chunked = head.section.body == CHUNKED
-        if chunked or self.kept is not None:
-            wire += self._content(chunked)
-        if self.request_ended:
-            connection.send_head(self, wire, head.method, chunked)
-            if not connection.is_stalled:
-                connection.await_head()
-        else:
-            connection.deadline = NEVER  # the client's runs
-            connection.send_head(self, wire, head.method, chunked)
-            if not connection.is_stalled:
-                self.connection.resume_request()
+            self._go_on(destination)
 
-    def _content(self, chunked: bool) -> bytes:
-        """What is there of the body, framed. It is only kept on while it is small enough to be sent again."""
-        content = b"".join(self.kept or ())
-        if self.kept_size > self.upstreams.settings.retry.buffer:
-            self.kept = None
-        if chunked:
-            content = encode_chunk(content) if content else b""
-            if self.request_ended:
-                content += encode_end(self.trailers)
-        return content
+    def _go_on(self, destination: Destination) -> None:
+        if destination.answer is None:
+            self.copy()
+            self.choose()
+            return
+        try:
+            made = destination.answer(self.head, self.connection.scheme)
+        except ProtocolViolation as violation:  # a redirect to the request's host, and it has named none
+            self.refuse(violation.status, violation.reason, violation.detail)
+            return
+        self.answer(*made)
 
     # -- carry: towards the backend
 
@@ -213,10 +168,14 @@ class Exchange:
         self.request_ended = ended
         kept = self.kept
         self.kept_size += len(body)
-        limit = self.site.settings.limits.body_size
+        destination = self.destination
+        assert destination is not None
+        limit = destination.body_size
         if limit is not None and self.kept_size > limit:
             self.refuse(413, "too_large")
             return
+        if trailers:
+            trailers = self._edited_trailers(trailers)
         if kept is not None:
             kept.append(body)
             self.trailers = trailers
@@ -225,9 +184,20 @@ class Exchange:
             return  # it is kept, and goes out with the head
         if kept is not None and self.kept_size > self.upstreams.settings.retry.buffer:
             self.kept = None
+        if self.awaits_continue:
+            self.awaits_continue = False
+            upstream.deadline = NEVER  # the client's runs again
         upstream.send_body(body, ended, trailers)
-        if ended and not self.responded and not upstream.is_stalled:
-            upstream.await_head()
+        if ended:
+            if not self.responded and not upstream.is_stalled:
+                upstream.await_head()
+            if self.copies is not None:
+                self.copy()
+
+    def _edited_trailers(self, trailers: bytes) -> bytes:
+        """What the route changes in a request's fields cannot be walked around by a trailer."""
+        edits = self.edits
+        return trailers if edits is None or edits.request is None else edits.request.without_edited(trailers)
 
     def pause_request(self) -> None:
         """The backend reads too slowly."""
@@ -235,6 +205,7 @@ class Exchange:
             self.connection.pause_request()
 
     def resume_request(self) -> None:
+        """The backend reads on."""
         if not self.request_ended:
             self.connection.resume_request()
 
@@ -249,14 +220,24 @@ class Exchange:
             if not self.expects or self.has_continued:
                 return
             self.has_continued = True
+            if self.awaits_continue and self.upstream is not None:
+                self.awaits_continue = False
+                self.upstream.deadline = NEVER  # it is the client's turn
+                self.connection.await_body()
         self.connection.send_interim(self, head)
 
     def response(self, head: ResponseHead, body: bytes, ended: bool, trailers: bytes) -> None:
         """The answer's head and what came with it."""
+        if head.status >= 500 and head.status in self.upstreams.repeated and self.is_tried_again(head, ended):
+            return
         self.responded = True
         self.status = head.status
         now = self.site.seconds()
         self.first_at = now
+        if self._try_due != NEVER:
+            self.answer_began()
+        if self.edits is not None:
+            head, trailers = self.edits.answer(head), self.edits.answer_trailers(trailers)
         self.connection.send_response(self, head, body, ended, trailers)
         if ended:
             self.complete(now)
@@ -264,9 +245,23 @@ class Exchange:
             self.upstream.await_body(self.upstreams.silence(head, self.site.settings.timeouts.idle))
 
     def response_body(self, body: bytes, ended: bool, trailers: bytes) -> None:
+        """More of the answer."""
+        if trailers and self.edits is not None:
+            trailers = self.edits.answer_trailers(trailers)
         self.connection.send_body(self, body, ended, trailers)
         if ended:
             self.complete(self.site.seconds())
+
+    def switched(self, upstream: UpstreamConnection, head: ResponseHead, rest: bytes) -> None:
+        """101: from here on both sides speak another protocol, and nobody here reads it."""
+        self.responded = True
+        self.status = 101
+        self.first_at = self.site.seconds()
+        if self.slot != NEVER:
+            self.site.deadlines.forget(self)  # a route's timeout is for the exchange, not for what follows it
+        if self.edits is not None:
+            head = self.edits.answer(head)
+        Tunnel(self, upstream, head, rest)
 
     def pause_response(self) -> None:
         """The client reads too slowly."""
@@ -274,6 +269,7 @@ class Exchange:
             self.upstream.pause_answer()
 
     def resume_response(self) -> None:
+        """The client reads on."""
         if self.upstream is not None:
             self.upstream.resume_answer()
 
@@ -289,9 +285,8 @@ class Exchange:
         lease.release(Outcome.OK, self.status, now - self.tried_at)
         # What the backend has not taken of a body stands before the next request.
         upstream.end(self.request_ended and not (self.kept_size and unsent(upstream.transport)))
-        self.is_over, self.kept = True, None
         try:
-            settle(self, now)
+            self.settle(now)
         finally:
             self.connection.exchange_over(self)
 
@@ -301,72 +296,30 @@ class Exchange:
             return
         self.upstream = None
         if self.responded:
-            self._release(outcome)
+            self.release(outcome)
             self.reason = outcome.reason
             self.settle(self.site.seconds())
             self.connection.cut_response(self)
             return
         self.try_failed(outcome, detail, sent=True)
 
-    def try_failed(self, outcome: Outcome, detail: str, sent: bool) -> None:
-        """One try is over without an answer: another one, or the end."""
-        upstreams, lease = self.upstreams, self.lease
-        assert lease is not None
-        policy = upstreams.settings.retry
-        whole = self.kept is not None or (self.request_ended and self.kept_size == 0)
-        if self.was_kept_connection and outcome is Outcome.RESET and whole and self.head.method in policy.methods:
-            # The backend closed a connection that had idled, as it may: the same backend, on a new one. No retry.
-            self.must_dial = True
-            self.open()
-            return
-        self._release(outcome)
-        word = "overload" if outcome is Outcome.ABANDONED else outcome.reason
-        cause = "reset" if sent else "connect_failure"
-        if (
-            self.attempts < policy.attempts
-            and outcome in _REPEATED
-            and may_repeat(policy, self.head.method, sent, whole, cause)
-        ):
-            if upstreams.pool.budget.may_retry(self.site.seconds()):
-                upstreams.pool.retries += 1
-                self.tried = (*self.tried, lease.backend)
-                self._try_again(backoff_delay(policy, self.attempts, upstreams.rng))
-                return
-            upstreams.pool.budget_exhausted += 1
-            self.refuse(REASONS[word], "retry_budget")
-            return
-        self.refuse(REASONS[word], word)
-
-    def _try_again(self, delay: float) -> None:
-        if not delay:
-            self.choose()
-            return
-        if not self.request_ended:
-            self.connection.pause_request()
-        self.pending = self.upstreams.reactor.callLater(delay, self.choose)
-
-    def _release(self, outcome: Outcome) -> None:
-        lease, self.lease = self.lease, None
-        if lease is not None:
-            self.released = lease.backend
-            lease.release(outcome, self.status or -1, self.site.seconds() - self.tried_at)
-
+    @override
     def refuse(self, status: int, reason: str, detail: str = "") -> None:
-        """An answer of ours instead of a backend's."""
         self.reason = reason
-        self._let_go(Outcome.ABANDONED)
+        self.let_go(Outcome.ABANDONED)
         if self.responded:
             self.status = self.status or status
             self.settle(self.site.seconds())
             self.connection.cut_response(self)
             return
-        head, body = responses.error(status, reason, self.id, self.head, detail)
-        self.answer(head, body)
+        self.answer(*responses.error(status, reason, self.id, self.head, detail))
 
     def answer(self, head: ResponseHead, body: bytes) -> None:
         """Our own answer, whole."""
         self.responded = True
         self.status = head.status
+        if self.edits is not None:
+            head = self.edits.answer(head)
         self.connection.send_response(self, head, body, True, b"")
         try:
             self.settle(self.site.seconds())
@@ -377,23 +330,15 @@ class Exchange:
         """The client's connection is lost, or was cut: nobody waits for the answer any more."""
         if self.is_over:
             return
-        self._let_go(Outcome.CLIENT_GONE)
+        self.let_go(Outcome.CLIENT_GONE)
         self.reason = reason
         if not self.responded:
             self.status = 499
         self.settle(self.site.seconds())
 
-    def _let_go(self, outcome: Outcome) -> None:
-        """Whatever is under way upstream ends."""
-        pending, self.pending = self.pending, None
-        if pending is not None:
-            pending.cancel()
-        upstream, self.upstream = self.upstream, None
-        if upstream is not None:
-            upstream.cut()
-        self._release(outcome)
-
     def settle(self, now: float) -> None:
         """Count it and log it, once."""
         self.is_over, self.kept = True, None
+        if self.slot != NEVER:
+            self.site.deadlines.forget(self)
         settle(self, now)

@@ -32,6 +32,8 @@ REQUEST_ID: Final = 8
 DATE: Final = 9
 UNDERSCORE: Final = 10
 BAD_HOST: Final = 11
+UPGRADE: Final = 12
+SHADOW: Final = 13  # an underscored name that a backend may take for one of the kinds above
 
 _KINDS: Final[dict[bytes, int]] = {
     b"keep-alive": DROPPED,
@@ -39,7 +41,7 @@ _KINDS: Final[dict[bytes, int]] = {
     b"proxy-authorization": DROPPED,
     b"proxy-authenticate": DROPPED,
     b"te": DROPPED,
-    b"upgrade": DROPPED,
+    b"upgrade": UPGRADE,
     b"http2-settings": DROPPED,
     b"host": HOST,
     b"content-length": LENGTH,
@@ -50,6 +52,10 @@ _KINDS: Final[dict[bytes, int]] = {
     b"x-real-ip": IDENTITY,
     b"x-forwarded": IDENTITY,
     b"proxy": IDENTITY,  # it would become HTTP_PROXY in a CGI's environment
+    # What other proxies call the client's address, and what some frameworks take for the URL in place of the real one.
+    **dict.fromkeys((b"true-client-ip", b"x-client-ip", b"x-cluster-client-ip", b"cf-connecting-ip"), IDENTITY),
+    **dict.fromkeys((b"fastly-client-ip", b"x-original-forwarded-for", b"x-original-host"), IDENTITY),
+    **dict.fromkeys((b"x-original-url", b"x-rewrite-url", b"x-host"), IDENTITY),
     b"x-request-id": REQUEST_ID,
     b"date": DATE,
 }
@@ -62,7 +68,7 @@ _PROTECTED: Final = frozenset({b"host", b"content-length", b"transfer-encoding",
 _TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 #: visible ASCII, space, tab and obs-text (RFC 9110, 5.5); every control byte but tab is refused
 _VALUE: Final = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
-_HOST_BYTES: Final = b"!$&'()*+,-.;=_~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_HOST_BYTES: Final = b"!$&'()*+-.;=_~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _REQUEST_ID_BYTES: Final = bytes(range(0x21, 0x7F))
 
 _memory: dict[bytes, Field] = {}
@@ -103,7 +109,9 @@ def is_authority(text: bytes) -> bool:
     """A host and perhaps a port (RFC 3986, 3.2.2 and 3.2.3), without userinfo.
 
     No percent-escapes, which nobody needs and which would walk around a route's host. Not an empty one: an http URL must
-    have a host (RFC 9110, 4.2.1), and backends would each put their own in its place.
+    have a host (RFC 9110, 4.2.1), and backends would each put their own in its place. No comma, though the grammar has it:
+    it is what remains of two Host fields that somebody joined. No empty labels but for a last dot: `..` is a host that
+    backends may look for in their file system, and no name in DNS.
     """
     if text.startswith(b"["):
         host, bracket, rest = text[1:].partition(b"]")
@@ -116,11 +124,15 @@ def is_authority(text: bytes) -> bool:
             return False
     else:
         host, colon, number = text.partition(b":")
-        if not host or host.translate(None, _HOST_BYTES):
+        if not host or host.translate(None, _HOST_BYTES) or host.startswith(b".") or b".." in host:
             return False
     if not colon:
         return True
     return colon == b":" and (not number or (number.isdigit() and len(number) <= 5 and int(number) <= 65535))
+
+
+def _kind(name: bytes) -> int:
+    return IDENTITY if name.startswith(b"x-forwarded-") else _KINDS.get(name, PLAIN)
 
 
 def judge(line: bytes, rules: Rules) -> Field:
@@ -132,12 +144,10 @@ def judge(line: bytes, rules: Rules) -> Field:
     if value.translate(None, _VALUE):
         raise rules.violation("a control byte in a header value")
     lower = name.lower()
-    kind = _KINDS.get(lower, PLAIN)
+    kind = _kind(lower)
     if kind == PLAIN:
-        if lower.startswith(b"x-forwarded-"):
-            kind = IDENTITY
-        elif b"_" in lower:
-            kind = UNDERSCORE
+        if b"_" in lower:
+            kind = UNDERSCORE if _kind(lower.replace(b"_", b"-")) == PLAIN else SHADOW
     elif kind == HOST and not is_authority(value):
         kind = BAD_HOST
     field = (lower, value, b"%b: %b\r\n" % (name, value), kind)
@@ -155,9 +165,9 @@ def read_section(block: bytes, rules: Rules, minor: int) -> Section:
     if block:
         lines = block.split(b"\r\n")
         if len(lines) > rules.header_count:
-            if block.count(b"\n") != len(lines) - 1:
+            if not block.count(b"\n") == block.count(b"\r") == len(lines) - 1:
                 # Where a head comes in pieces this is seen before its lines are counted (h1.check_incomplete).
-                raise rules.violation("a bare LF in the head")
+                raise rules.violation("a bare LF or CR in the head")
             raise rules.violation("more header lines than limits.header_count", 431, "too_large")
         fields = section.fields
         recall = _memory.get
@@ -172,8 +182,11 @@ def read_section(block: bytes, rules: Rules, minor: int) -> Section:
                 _read_special(field, section, rules, minor)
     if connection == (b"keep-alive",):
         section.keep_alive = True
+        section.upgrade = False
     elif connection:
-        _remove_nominated(section, connection)
+        _remove_nominated(section, connection, minor)
+    elif section.upgrade:
+        section.upgrade = False  # it takes both fields (RFC 9110, 7.8)
     if section.body == _FOREIGN:
         # Last, since a section with this and with a fault is a fault: 400.
         raise rules.violation("a transfer coding other than chunked", 501)
@@ -211,18 +224,23 @@ def _read_special(field: Field, section: Section, rules: Rules, minor: int) -> N
             section.expects_continue |= is_known
             section.unsupported |= not is_known
     elif kind == IDENTITY:
-        if not rules.request:
-            section.fields.append(field)
+        (section.identity if rules.request else section.fields).append(field)
+    elif kind == UPGRADE:
+        names = [name.strip(b" \t") for name in value.lower().split(b",")]
+        # A client may offer several; an answer names what the connection is from now on, which is one thing.
+        section.upgrade = section.upgrade or (b"websocket" in names if rules.request else names == [b"websocket"])
     elif kind == REQUEST_ID:
         if 0 < len(value) <= 128 and not value.translate(None, _REQUEST_ID_BYTES):
             section.request_id = value
     elif kind == DATE:
         section.has_date = True
         section.fields.append(field)
-    elif kind == UNDERSCORE:
+    elif kind in (UNDERSCORE, SHADOW):
         if rules.underscores == "reject":
             raise rules.violation("an underscore in a header name (limits.underscore_headers)")
-        if rules.underscores == "keep":
+        # What we frame by, replace or end here does not go on under another spelling, though others are kept: CGI and
+        # WSGI make one name of both.
+        if rules.underscores == "keep" and (kind == UNDERSCORE or not rules.request):
             section.fields.append(field)
 
 
@@ -234,12 +252,27 @@ def _read_codings(value: bytes, rules: Rules) -> int:
     return _FOREIGN
 
 
-def _remove_nominated(section: Section, connection: tuple[bytes, ...]) -> None:
-    """RFC 9110, 7.6.1: what Connection names ends here, and so does Connection itself, which is not in `fields` at all."""
+def _remove_nominated(section: Section, connection: tuple[bytes, ...], minor: int) -> None:
+    """RFC 9110, 7.6.1: what Connection names ends here, and so does Connection itself, which is not in `fields` at all.
+
+    Not so `identity`: it is for us, and where a trusted proxy passes on the Connection of a stranger, that one could make
+    itself the proxy (`Connection: X-Forwarded-For`).
+    """
     names = {name.strip(b" \t") for value in connection for name in value.split(b",")}
     section.close = b"close" in names
     section.keep_alive = b"keep-alive" in names
+    section.upgrade = section.upgrade and b"upgrade" in names and minor > 0
     names -= _PROTECTED
     if b"date" in names:
         section.has_date = False  # it goes with the others, and the answer gets ours
     section.fields = [f for f in section.fields if f[0] not in names]
+
+
+def nominated(head: bytes) -> set[bytes]:
+    """The names that the Connection fields of a head take away, `head` as it came; a trailer cannot have them either."""
+    names: set[bytes] = set()
+    for line in head.split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        if name.lower() == b"connection":
+            names.update(each.strip(b" \t") for each in value.lower().split(b","))
+    return names

@@ -35,9 +35,14 @@ REMEMBERED: Final = 4096
 
 
 def check_incomplete(data: bytes | bytearray, start: int, end: int, rules: Rules) -> None:
-    """Refuse the beginning of a head with a bare LF in `data[start:end]`; what is before `start` was looked at already.
+    """Refuse the beginning of a head with a bare LF or CR in `data[start:end]`; what is before `start` was looked at before.
 
-    Only the new bytes are looked at: a head that comes byte by byte must not cost the square of its length.
+    Only the new bytes are looked at: a head that comes byte by byte must not cost the square of its length. Bare CR would be
+    refused with its line, but where somebody ends lines by it there may never be one.
     """
-    if data.count(b"\n", start, end) != data.count(b"\r\n", max(start - 1, 0), end):
+    begin = max(start - 1, 0)
+    pairs = data.count(b"\r\n", begin, end)
+    if data.count(b"\n", start, end) != pairs:
         raise rules.violation("a bare LF in the head")
+    if data.count(b"\r", begin, end) - pairs > data.endswith(b"\r", begin, end):
+        raise rules.violation("a bare CR in the head")

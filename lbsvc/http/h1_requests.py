@@ -3,6 +3,11 @@
 Promises: any bytes, cut anywhere, give the same calls on the sink or a ProtocolViolation; a message that two parsers could
 read differently is a violation and nothing of it is handed on. Called by server.py with what the transport read. No
 transport, no clock. See h1.py for how heads are judged.
+
+Decisions, where RFC 9112 leaves one: one empty line before a request is forgiven (2.2); a version other than 1.0 and 1.1 in
+a lawful request line is 505, any other 400; Host must be the authority of an absolute-form target letter by letter but for
+case, a port included; a body is a body under every method (fat GETs go on as they are) but under TRACE, which may have none;
+what upgrades takes both of its fields and HTTP/1.1, and either alone is a request like others (fields.py).
 """
 
 from __future__ import annotations
@@ -82,18 +87,21 @@ class RequestReader:
         """A message has ended and `release` has not been called yet."""
         return self._state == HELD
 
+    def read_again(self, data: bytes) -> RequestHead | None:
+        """The head, where `data` is the request before this one, once more, and had no body; else it is to be fed.
+
+        Hot path (tests/bench, `http`): nothing is told to the sink, which saves calls.
+        """
+        if data == self._whole and self._state == HEAD and not self.buffer:
+            self._has_skipped = False
+            self._state = HELD
+            return self._head
+        return None
+
     def feed(self, data: bytes) -> None:
         """Read on; at most one message's end is told. Raises ProtocolViolation, after which nothing more may be fed."""
         state = self._state
         if state == HEAD:
-            if data == self._whole and not self.buffer:
-                # Hot path (tests/bench, `http`): the request before this one, once more.
-                self._has_skipped = False
-                self._state = HELD
-                head = self._head
-                assert head is not None
-                self._sink.request(head, b"", True, b"")
-                return
             if self.buffer:
                 if self._seen:
                     self._feed_more(data)
@@ -183,8 +191,8 @@ class RequestReader:
 
     def _take_head(self, data: bytes, end: int) -> None:
         """A whole head, which ends at `end`, and what came behind it."""
-        head = self._head
-        if head is None or data[:end] != self._bytes:
+        head, start = self._head, data[:end]
+        if head is None or start != self._bytes:
             head = self._read_head(data, end)
         self._has_skipped = False
         end += 4
@@ -200,7 +208,7 @@ class RequestReader:
         data = data[end:]
         if body == CHUNKED:
             self._state = CHUNKS
-            self._chunks = chunks = ChunkedReader(self._rules)
+            self._chunks = chunks = ChunkedReader(self._rules, start)
             payload = chunks.feed(data)
             if chunks.ended:
                 self._state = HELD
@@ -253,6 +261,9 @@ class RequestReader:
                 raise self._rules.violation("no Host field in HTTP/1.1")
             if minor and end <= REMEMBERED:
                 self._block, self._section = block, section
+        if method == b"TRACE" and (section.body > 0 or section.body == CHUNKED):
+            # RFC 9110, 9.3.8: there must be none, so some backends take what follows for the next request.
+            raise self._rules.violation("a TRACE with content")
         host = section.host
         if authority is not None:
             if host is None:

@@ -8,12 +8,15 @@ the exchange and by forwarding; imports nothing of ours.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 #: `Section.body` where there is no Content-Length: nothing was said, chunked, or (responses) until the connection ends.
 UNSAID: Final = -3
 UNTIL_CLOSE: Final = -2
 CHUNKED: Final = -1
+
+#: The methods that Max-Forwards speaks about.
+_HOPPED: Final = (b"OPTIONS", b"TRACE")
 
 #: One header line: lower-case name, value without surrounding space, the line as it is written, its kind (fields.py).
 Field = tuple[bytes, bytes, bytes, int]
@@ -24,16 +27,19 @@ class Section:
 
     __slots__ = (
         "body",
+        "client",
         "close",
         "expects_continue",
         "fields",
         "forward",
         "has_date",
         "host",
+        "identity",
         "keep_alive",
         "logged",
         "request_id",
         "unsupported",
+        "upgrade",
         "wire",
     )
 
@@ -53,6 +59,12 @@ class Section:
         self.host: bytes | None = None
         self.request_id: bytes | None = None
         self.has_date = False
+        #: what it says about who asks (X-Forwarded-*, Forwarded, …); not in `fields`: only a trusted proxy is believed
+        self.identity: list[Field] = []
+        #: who asks, by the fields above; "" where nobody is believed: then it is the connection's peer
+        self.client = ""
+        #: websocket is asked for (or, in an answer, granted): `Connection: upgrade` and `Upgrade: websocket`
+        self.upgrade = False
         #: User-Agent and Referer as the access log wants them; looked up once, since a section is often met again
         self.logged: tuple[bytes | None, bytes | None] | None = None
 
@@ -70,9 +82,22 @@ class Section:
 
 
 class RequestHead:
-    """A request line and its section. `target` is what backends get: origin-form, or `*`."""
+    """A request line and its section. `target` is what backends get: origin-form, or `*`.
 
-    __slots__ = ("forward", "host", "method", "minor", "section", "target")
+    Defaults stand on the class: a plain head is made of five parts.
+    """
+
+    #: a websocket is asked for, lawfully: by GET, without a body (RFC 6455, 4.1)
+    upgrade = False
+    #: it says how many hops it may take (RFC 9110, 7.6.2)
+    is_hopped = False
+    #: it may have to be answered here, whatever its route: an Expect that nobody can meet, or the last hop
+    is_odd = False
+    #: what forwarding made of this head, remembered here since a head is often met again
+    forward = b""
+    #: the route that was found for this head in a routing table, and that table: the same
+    route: Any = None
+    table: Any = None
 
     def __init__(self, method: bytes, target: bytes, minor: int, host: bytes | None, section: Section) -> None:
         self.method = method
@@ -82,12 +107,22 @@ class RequestHead:
         #: the authority that is asked for, as it came; None in HTTP/1.0 without Host
         self.host = host
         self.section = section
-        #: what forwarding made of this head, remembered here since a head is often met again
-        self.forward = b""
+        if section.upgrade and method == b"GET" and section.body in (UNSAID, 0):
+            self.upgrade = True
+        if method in _HOPPED and section.get(b"max-forwards") is not None:
+            self.is_hopped = self.is_odd = True
+        if section.unsupported:
+            self.is_odd = True
 
     def header(self, name: bytes) -> bytes | None:
-        """A field's first value by its lower-case name."""
-        return self.host if name == b"host" else self.section.get(name)
+        """A field's first value by its lower-case name; what strangers say of themselves is not there."""
+        if name == b"host":
+            return self.host
+        section = self.section
+        value = section.get(name)
+        if value is None and section.client:  # what a trusted proxy says of its client
+            return next((field[1] for field in section.identity if field[0] == name), None)
+        return value
 
 
 class ResponseHead:

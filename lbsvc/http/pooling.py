@@ -40,6 +40,10 @@ class Upstreams:
         self.rng = rng
         self.is_closing = False
         self.repeatable = settings.retry.methods
+        #: the statuses of answers that are dropped for another try
+        self.repeated = statuses_of(settings.retry.when) if settings.retry.attempts > 1 else frozenset()
+        #: how long one try may take until its answer begins, in seconds
+        self.patience = settings.retry.per_try_timeout
         self.response = settings.timeouts.response + TICK
         self.keep = settings.connections
         self.idle_patience = settings.connections.idle_timeout + TICK
@@ -108,3 +112,9 @@ class Upstreams:
             idle, backend.idle[:] = list(backend.idle), []
             for connection in idle:
                 connection.close()
+
+
+def statuses_of(when: frozenset[str]) -> frozenset[int]:
+    """The statuses that words of `retry.when` stand for."""
+    found = {int(word) for word in when if word.isdigit()}
+    return frozenset(found | set(range(500, 600)) if "5xx" in when else found)

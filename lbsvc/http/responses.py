@@ -1,7 +1,8 @@
 """The answers that we make ourselves: errors, `respond` and `redirect` routes (contract.md, "Behaviour").
 
 Promises: an error body is small and carries the reason word and the request id, as text or, where the client prefers it,
-as JSON; nothing of the peer's bytes and nothing of our inside is in it. Called by the exchange and the server.
+as JSON; nothing of the peer's bytes and nothing of our inside is in it. What a client sent comes back in a redirection
+only, and there it is no more than a path and a query. Called by the exchange and the server.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from typing import Final
 
 from lbsvc.config.schema import Redirect, Respond
 from lbsvc.core.paths import normal_path
-from lbsvc.http.messages import RequestHead, ResponseHead, Section
+from lbsvc.errors import ProtocolViolation
+from lbsvc.http.edits import without_prefix
+from lbsvc.http.fields import DATE, PLAIN
+from lbsvc.http.messages import Field, RequestHead, ResponseHead, Section
 
 #: Reason phrases by the IANA registry, in the words of RFC 9110 where Python's are older.
 PHRASES: Final[dict[int, bytes]] = {status.value: status.phrase.encode() for status in HTTPStatus} | {
@@ -36,6 +40,10 @@ _MESSAGES: Final[dict[str, str]] = {
     "client_timeout": "The request did not arrive in time.",
     "bad_request": "The request breaks the rules of HTTP.",
     "too_large": "The request is larger than this server accepts.",
+    "denied": "This request is not allowed here.",
+    "rate_limited": "There were too many requests; try again later.",
+    "fault": "This request was made to fail, as the configuration asks for some.",
+    "deadline": "The request was not answered in the time that it may take.",
     "overload": "This server has no room for the request now.",
     "draining": "This server is shutting down.",
 }
@@ -45,12 +53,18 @@ def make_head(status: int, fields: tuple[tuple[str, str], ...] | list[tuple[str,
     """A head of our own; no Content-Length where the status forbids a body."""
     section = Section()
     section.body = length
-    lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
+    section.fields = [_field(name, value) for name, value in fields]
+    section.wire = b"".join([field[2] for field in section.fields])
     if status >= 200 and status != 204 and status != 304:
-        lines += f"Content-Length: {length}\r\n"
-    section.wire = lines.encode("latin-1", "replace")
-    section.has_date = any(name.lower() == "date" for name, _ in fields)
+        section.wire += b"Content-Length: %d\r\n" % length
+    section.has_date = any(field[3] == DATE for field in section.fields)
     return ResponseHead(status, PHRASES.get(status, b"Unknown"), 1, section)
+
+
+def _field(name: str, value: str) -> Field:
+    written, content = name.encode("latin-1", "replace"), value.encode("latin-1", "replace")
+    lower = written.lower()
+    return lower, content, b"%b: %b\r\n" % (written, content), DATE if lower == b"date" else PLAIN
 
 
 def fixed(respond: Respond) -> tuple[ResponseHead, bytes]:
@@ -64,22 +78,65 @@ def fixed(respond: Respond) -> tuple[ResponseHead, bytes]:
     return make_head(respond.status, fields, len(body)), body
 
 
-def redirect(rule: Redirect, prefix: str | None, target: bytes) -> tuple[ResponseHead, bytes]:
-    """A redirection; `*` at the end of `to` stands for what the route's prefix left of the path, query included.
+#: A redirection's target in two parts: scheme and host, if it has them, and what is behind. No word but {scheme} and {host}
+#: finds a place in the first: whatever else a client wrote comes behind a slash.
+_TARGET: Final = re.compile(r"((?:(?:https?|\{scheme\}):)?//(?:[^/?#{*\\]|\{host\})+)?(.*)", re.DOTALL)
+#: What is filled in. A path brings its own slash: one is enough.
+_WORD: Final = re.compile(r"/?\{(path|uri)\}|\{(host|query|scheme)\}|\*\Z")
 
-    `prefix` is the route's path pattern without its `*`. The target has been checked: visible ASCII only. The path goes on
-    as it came; where it was matched in its normal form only, in that. No slash or backslash goes first, since
-    `https://x/` + `/evil.example` reads like another host in some places.
+#: A path that begins with a dot segment goes on without it: `/.//evil.example` is `//evil.example` to some.
+_DOTTED: Final = re.compile(rb"/(?:\.|%2e){1,2}(?:/|\Z)", re.IGNORECASE).match
+
+
+def redirect(rule: Redirect, prefix: str | None, head: RequestHead, scheme: bytes) -> tuple[ResponseHead, bytes]:
+    """A redirection, whose target `to` may be a template.
+
+    {scheme} stands for `scheme`, {host} for the request's host without a port, {path} for its path, {query} for its query
+    without the mark, {uri} for path, mark and query; `*` at the end for what the route's prefix left of the path, query
+    included. `prefix` is the route's path pattern without its `*`. All go on as they came; a path that was only matched in
+    its normal form, in that. What was asked for leads to no other host: {host} has been checked to be one and is all that
+    a client can put in its place, and no path begins with two slashes or a backslash.
+
+    Raises ProtocolViolation (400) where {host} is needed and the request, of HTTP/1.0, names none.
     """
-    to = rule.to
-    if to.endswith("*"):
-        path, mark, query = target.partition(b"?")
-        start = (prefix or "/").encode()
-        if not path.startswith(start):
-            path = normal_path(path) if path.startswith(b"/") else b"/"
-        rest = path[len(start) :] if path.startswith(start) else b""
-        to = to[:-1] + (rest.lstrip(b"/\\") + mark + query).decode("ascii")
-    return make_head(rule.status, [("Location", to)], 0), b""
+    path, mark, query = head.target.partition(b"?")
+
+    def fill(word: re.Match[str]) -> str:
+        if word[1]:
+            return (_carried(path, b"") + (mark + query if word[1] == "uri" else b"")).decode("ascii")
+        if word[2]:
+            found = query if word[2] == "query" else scheme if word[2] == "scheme" else _host_of(head)
+            return found.decode("ascii")
+        rest = _carried(path, (prefix or "").encode().rstrip(b"/")).removeprefix(b"/")
+        return (rest + mark + query).decode("ascii")
+
+    parts = _TARGET.fullmatch(rule.to)
+    assert parts is not None  # the second takes anything
+    origin, to = (_WORD.sub(fill, part or "") for part in parts.groups())
+    if not origin:
+        to = "/" + to.lstrip("/\\")
+    elif to and to[0] not in "/?":
+        to = "/" + to
+    return make_head(rule.status, [("Location", origin + to)], 0), b""
+
+
+def _carried(path: bytes, prefix: bytes) -> bytes:
+    """What a redirection carries on of a path: all that is behind `prefix`, from a slash on."""
+    if not path.startswith(b"/"):
+        return b"/"  # OPTIONS *
+    try:
+        rest = without_prefix(path, prefix) or b"/"
+        return normal_path(rest) if _DOTTED(rest) else rest
+    except ProtocolViolation:
+        return b"/"  # no path that a route is found for
+
+
+def _host_of(head: RequestHead) -> bytes:
+    """The host that was asked for, without its port."""
+    host = head.host
+    if host is None:
+        raise ProtocolViolation(400, "no Host field, which the redirection needs")
+    return host.partition(b"]")[0] + b"]" if host.startswith(b"[") else host.partition(b":")[0]
 
 
 _WEIGHT: Final = re.compile(rb"0(\.[0-9]{0,3})?|1(\.0{0,3})?").fullmatch
@@ -96,15 +153,23 @@ _FORMS: Final = {
 }
 
 
-def prefers_json(accept: bytes | None) -> bool:
-    """Whether an Accept field ranks JSON above plain text (RFC 9110, 12.5.1).
+#: So many bytes of Accept are looked at.
+_ENOUGH: Final = 1024
 
-    At equal quality one that is named goes before one that a wildcard covers, and text before JSON.
+
+def prefers_json(section: Section | None) -> bool:
+    """Whether a request's Accept fields, which are one list (RFC 9110, 5.3), rank JSON above plain text (12.5.1).
+
+    At equal quality one that is named goes before one that a wildcard covers, and text before JSON. None: no request that
+    could be read.
     """
-    if accept is None or b"json" not in accept.lower():
+    if section is None:
+        return False
+    accept = b",".join([field[1] for field in section.fields if field[0] == b"accept"])[:_ENOUGH].lower()
+    if b"json" not in accept:
         return False
     best = {"json": (0.0, False), "text": (0.0, False)}
-    for part in accept[:1024].lower().split(b","):
+    for part in accept.split(b","):
         media, *parameters = [p.strip() for p in part.split(b";")]
         rank = (_quality(parameters), not media.endswith(b"*"))
         for form in _FORMS.get(media, ()):
@@ -120,14 +185,14 @@ def _quality(parameters: list[bytes]) -> float:
 
 
 def error(
-    status: int, reason: str, request_id: bytes, head: RequestHead | None, detail: str = "", retry_after: bool = False
+    status: int, reason: str, request_id: bytes, head: RequestHead | None, detail: str = "", retry_after: int = 0
 ) -> tuple[ResponseHead, bytes]:
-    """An error of ours, in the contract's two forms."""
+    """An error of ours, in the contract's two forms. `retry_after` is in seconds, 0 for none; a 503 always has one."""
     message = _MESSAGES.get(reason, "The request was refused.")
     if detail:
         message = f"{message[:-1]}: {detail}."
     identity = request_id.decode("ascii")
-    if prefers_json(head.section.get(b"accept") if head is not None else None):
+    if prefers_json(head.section if head is not None else None):
         kind = "application/json"
         text = json.dumps({"status": status, "reason": reason, "request_id": identity, "message": message}) + "\n"
     else:
@@ -136,5 +201,5 @@ def error(
     body = text.encode()
     fields = [("Content-Type", kind), ("Cache-Control", "no-store")]
     if retry_after or status == 503:
-        fields.append(("Retry-After", "1"))
+        fields.append(("Retry-After", str(max(1, retry_after))))
     return make_head(status, fields, len(body)), body

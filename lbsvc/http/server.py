@@ -1,9 +1,8 @@
 """A client's connection in the server's role of HTTP/1: reads requests one by one, writes their answers in order.
 
 Promises: one exchange at a time, so that pipelined requests are answered in order and no byte of one answer gets into
-another; what arrives meanwhile is kept up to AHEAD and one read, then the socket is left alone; while the client does not
-read its answers, no further request of it is begun; every wait has a deadline. Called by the transport and by the exchange.
-See answering.py for what is written, and closing.py for how it ends.
+another; every wait has a deadline. Called by the transport and by the exchange. See reading.py for how requests come,
+answering.py for what is written, and closing.py for how it ends.
 
 Deadlines, one at a time: `request_header` from a request's first byte (absolute), `request_body` for silence inside a
 body while we read, `write` while the client does not read, `keep_alive` between requests, LINGER while the rest of a
@@ -12,7 +11,7 @@ request is dropped whose answer is over, those of closing.py, or none.
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import Final
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import connectionDone
@@ -21,54 +20,41 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from lbsvc.errors import ProtocolViolation
-from lbsvc.http.answering import AnsweringConnection
 from lbsvc.http.closing import LINGER, LINGER_BYTES
 from lbsvc.http.exchange import Exchange
-from lbsvc.http.fields import Rules
-from lbsvc.http.forwarding import identity_lines
 from lbsvc.http.framing import TO_END, wants_close
 from lbsvc.http.h1_requests import RequestReader
 from lbsvc.http.messages import RequestHead, Section
+from lbsvc.http.reading import NO_READER, ReadingConnection
 from lbsvc.http.site import REST, HttpSite
 from lbsvc.net.deadlines import NEVER
 from lbsvc.net.peeking import peek
 from lbsvc.net.unsent import unsent
 
-#: What is read ahead of an exchange's end, in bytes; past it the socket waits.
-AHEAD: Final = 16 * 1024
-#: Pipelined requests that are answered in one turn of the reactor.
-TURN: Final = 16
 #: A drain gives a client that has just connected this many seconds to send its request.
 GRACE: Final = 1.0
 
 _UNREAD: Final = RequestHead(b"-", b"-", 1, None, Section())  # stands for a request that could not be read
-#: Takes the place of a lost connection's reader, which refers back to it: no garbage is left for the collector.
-_NO_READER: Final = RequestReader(cast(Any, None), Rules())
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
-class ServerConnection(AnsweringConnection):
+class ServerConnection(ReadingConnection):
     """One client. As a producer it stands for what the other side sends to this client.
 
     Defaults stand on the class, so that a connection that does nothing special stays small.
     """
 
-    exchange: Exchange | None = None
-    _is_feeding = False
-    _is_again = False  # answered at once, while we fed the reader: there is more to feed
-    _is_waiting = False  # the next pipelined request is due in the next turn
-    _is_heading = False  # a head has begun to come: its deadline runs
-    _is_reading = True  # not paused, be it for a backend or for what was read ahead
-    _is_stalled = False  # the client does not read
+    scheme = b"http"
+    is_believed = False  # the peer is a trusted proxy: what it says about its client counts
     _is_resting = False  # idle for so long that it has forgotten its last head
-    _has_finished = False  # the client has closed its side
     _received = 0
     _attributed = 0
 
     def __init__(self, site: HttpSite, peer: str) -> None:
         self.site = site
         self.peer = peer
-        self.identity = identity_lines(site.settings.forwarded, peer, b"http")
+        if site.trust.believes(peer):
+            self.is_believed = True
         self._reader = RequestReader(self, site.rules)
 
     # -- as the transport sees it
@@ -87,69 +73,16 @@ class ServerConnection(AnsweringConnection):
         self.site.books.bytes_in += len(data)
         if self.is_ending:
             self.drop(len(data))
+            return
+        head = self._reader.read_again(data)
+        if head is not None:
+            self.request(head, b"", True, b"")
         else:
             self._feed(data)
 
-    def _feed(self, data: bytes) -> None:
-        reader = self._reader
-        self._is_feeding = True
-        try:
-            reader.feed(data)
-            if self._is_again:
-                self._feed_pipelined(reader)
-        except ProtocolViolation as violation:
-            self._is_again = False
-            self._violated(violation)
-            return
-        finally:
-            self._is_feeding = False
-        if reader.buffer:
-            self._read_ahead(reader)
-
-    def _feed_pipelined(self, reader: RequestReader) -> None:
-        """Requests that came with one that was answered at once: a loop, not recursion, and only so many in a turn."""
-        for _ in range(TURN - 1):
-            self._is_again = False
-            reader.release()
-            reader.feed(b"")
-            if not self._is_again:
-                return
-        self._is_again = False
-        self._postpone()
-
-    def _read_ahead(self, reader: RequestReader) -> None:
-        """Something of the next request is there: a part of its head, or bytes that wait for their turn."""
-        if reader.is_holding:
-            if len(reader.buffer) >= AHEAD and self._is_reading:
-                self._pause()
-        elif not (self._is_heading or self.is_ending):
-            self._is_heading = True
-            self.site.deadlines.watch(self, self.site.settings.timeouts.request_header)
-
-    def _postpone(self) -> None:
-        """The next request, a turn later; what comes meanwhile waits behind it, since the reader still holds."""
-        self.deadline = NEVER
-        if not self._is_waiting:
-            self._is_waiting = True
-            self.site.reactor.callLater(0, self._go_on)
-
-    def _go_on(self) -> None:
-        self._is_waiting = False
-        if self.is_lost or self.is_ending or self.exchange is not None or self._is_stalled:
-            return
-        self._resume()
-        if self._reader.release():
-            self._feed(b"")
-        if self.is_ending:
-            return
-        if self._has_finished:
-            self._check_finished()
-        elif self.exchange is None and self._reader.is_idle:
-            self._watch_idle()
-
     def readConnectionLost(self) -> None:  # noqa: N802 - Twisted's name
         """The client has finished sending. Requests that are whole still get their answers (RFC 9112, 9.6)."""
-        self._has_finished = True
+        self.has_finished = True
         if self.is_ending:
             self.lose()
         else:
@@ -174,20 +107,20 @@ class ServerConnection(AnsweringConnection):
         site = self.site
         site.deadlines.forget(self)
         site.connections.discard(self)
-        site.on_close()
+        site.on_close(self.peer)
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.client_gone()
-        self._reader = _NO_READER
+        self._reader = NO_READER
 
     def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name: the client reads too slowly
-        self._is_stalled = True
+        self.is_stalled = True
         self.watch_write()
         if self.exchange is not None:
             self.exchange.pause_response()
 
     def resumeProducing(self) -> None:  # noqa: N802 - Twisted's name: the client reads on
-        self._is_stalled = False
+        self.is_stalled = False
         if self.is_ending:
             return
         exchange = self.exchange
@@ -198,13 +131,16 @@ class ServerConnection(AnsweringConnection):
         if exchange.is_over:
             self.site.deadlines.watch(self, LINGER)
         elif not exchange.request_ended and self._is_reading:
-            self._watch_body()
+            self.await_body()
         exchange.resume_response()
 
     # -- deadlines
 
-    def _watch_body(self) -> None:
-        self.site.deadlines.watch(self, self.site.settings.timeouts.request_body)
+    def await_body(self) -> None:
+        """It is the client's turn, unless it waits for a 100 that the backend has not sent yet (RFC 9110, 10.1.1)."""
+        exchange = self.exchange
+        if exchange is None or not exchange.awaits_continue:
+            self.site.deadlines.watch(self, self.site.settings.timeouts.request_body)
 
     def _watch_idle(self) -> None:
         self._is_resting = False
@@ -224,7 +160,7 @@ class ServerConnection(AnsweringConnection):
         exchange = self.exchange
         if self.is_ending:
             self.end_overdue()
-        elif self._is_stalled:
+        elif self.is_stalled:
             if unsent(self.transport) < self._left:
                 self.watch_write()  # it reads, if slowly
             else:
@@ -249,13 +185,13 @@ class ServerConnection(AnsweringConnection):
         site = self.site
         section = head.section
         wanted = not section.close if head.minor else section.keep_alive and not section.close
-        self._keep = wanted and not site.is_draining and (not self._has_finished or bool(self._reader.buffer))
+        self._keep = wanted and not site.is_draining and (not self.has_finished or bool(self._reader.buffer))
         self._is_heading = self._is_resting = False
         self.deadline = NEVER
         self.exchange = exchange = Exchange(self, head, site.seconds())
         exchange.start(body, ended, trailers)
         if not ended and self._is_reading and self.exchange is exchange and not exchange.is_over:
-            self._watch_body()
+            self.await_body()
 
     def request_body(self, body: bytes, ended: bool, trailers: bytes) -> None:
         exchange = self.exchange
@@ -271,11 +207,11 @@ class ServerConnection(AnsweringConnection):
                 self.exchange = None
                 self.linger()
             return
-        if self._is_reading and not self._is_stalled:
+        if self._is_reading and not self.is_stalled:
             if ended:
                 self.deadline = NEVER
             else:
-                self._watch_body()
+                self.await_body()
         exchange.body(body, ended, trailers)
 
     def _violated(self, violation: ProtocolViolation) -> None:
@@ -296,30 +232,20 @@ class ServerConnection(AnsweringConnection):
     def pause_request(self) -> None:
         """The backend is not ready for more of the body."""
         if self._is_reading:
-            if not self._is_stalled:
+            if not self.is_stalled:
                 self.deadline = NEVER
             self._pause()
 
     def resume_request(self) -> None:
         if not self._is_reading and not self.is_lost:
             self._resume()
-            if not self._is_stalled:
-                self._watch_body()
-
-    def _pause(self) -> None:
-        self._is_reading = False
-        self.transport.pauseProducing()
-
-    def _resume(self) -> None:
-        if not self._is_reading:
-            self._is_reading = True
-            if not self._has_finished:
-                self.transport.resumeProducing()
+            if not self.is_stalled:
+                self.await_body()
 
     def exchange_over(self, exchange: Exchange) -> None:
         """The answer is whole: on to the next request, or the end of the connection."""
         site = self.site
-        waits = self._is_stalled or site.is_draining or self._reader.buffer
+        waits = self.is_stalled or site.is_draining or self._reader.buffer
         if exchange.request_ended and self._keep and self._is_reading and not waits:
             # Hot path (tests/bench, `http`): nothing waits, and nothing is to be said.
             self.exchange = None
@@ -333,7 +259,7 @@ class ServerConnection(AnsweringConnection):
             # The answer has promised to keep the connection: the rest of the body is read and dropped, within LINGER.
             self._dropped = 0
             self._resume()
-            if not self._is_stalled:
+            if not self.is_stalled:
                 site.deadlines.watch(self, LINGER)
         else:
             self.exchange = None
@@ -345,16 +271,16 @@ class ServerConnection(AnsweringConnection):
         site = self.site
         reader = self._reader
         if not self._keep or site.is_draining:
-            if self._has_finished or (wants_close(exchange.head) and not reader.buffer):
+            if self.has_finished or (wants_close(exchange.head) and not reader.buffer):
                 self.lose()
             else:
                 self.linger()
-        elif reader.buffer and not self._is_stalled:
+        elif reader.buffer and not self.is_stalled:
             if self._is_feeding:
                 self._is_again = True
             else:
                 self._postpone()
-        elif not self._is_stalled:  # else it goes on in resumeProducing
+        elif not self.is_stalled:  # else it goes on in resumeProducing
             reader.release()
             self._resume()
             self._watch_idle()
@@ -391,6 +317,29 @@ class ServerConnection(AnsweringConnection):
             exchange.client_gone(reason)
         self.is_ending = True
         self.transport.abortConnection()
+
+    def leave(self) -> bytes:
+        """The exchange has switched protocols: the transport is another's now. Gives what was read and not used."""
+        site = self.site
+        site.deadlines.forget(self)
+        site.connections.discard(self)
+        self.is_lost = self.is_ending = True
+        self.exchange = None
+        self.transport.unregisterProducer()
+        early = bytes(self._reader.buffer)
+        self._reader = NO_READER
+        return early
+
+    def identify(self, head: RequestHead) -> bytes | None:
+        """Who asks, as a trusted proxy says it, is noted on the head; gives the id that the proxy gave the request."""
+        section = head.section
+        if not section.client:
+            section.client = self.site.trust.client(self.peer, section)
+        return section.request_id
+
+    def add_bytes_in(self, size: int) -> None:
+        """Bytes that came after the protocol was switched."""
+        self._received += size
 
     def take_bytes_in(self) -> int:
         """Bytes of the request that is being settled: what came, less what belongs to the next."""

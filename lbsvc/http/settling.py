@@ -7,9 +7,10 @@ releases the lease itself.
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lbsvc.core.books import BUCKETS, METHODS
+from lbsvc.core.record import AccessRecord
 
 if TYPE_CHECKING:
     from lbsvc.http.exchange import Exchange
@@ -30,38 +31,56 @@ def settle(exchange: Exchange, now: float) -> None:
     requests = route.requests
     requests[key] = requests.get(key, 0) + 1
     seconds = now - exchange.began
-    route.duration.counts[bisect_left(BUCKETS, seconds)] += 1
-    route.duration.total += seconds
-    if site.log is not None:
-        site.log(access_record(exchange, seconds))
+    duration = route.duration
+    duration.counts[bisect_left(BUCKETS, seconds)] += 1
+    duration.total += seconds
+    log = site.log
+    if log is not None:
+        log(access_record(exchange, reason, seconds))
 
 
-def access_record(exchange: Exchange, seconds: float) -> tuple[Any, ...]:
+def access_record(exchange: Exchange, reason: str, seconds: float) -> AccessRecord:
     """The record, in the order of lbsvc.core.record."""
+    # Each part is looked up once, and the tuple is made in one go: this is run for every request.
     head, site, connection = exchange.head, exchange.site, exchange.connection
+    method: bytes | None = head.method
+    target: bytes | None = head.target
+    section = head.section
+    peer = connection.peer
+    client = section.client or peer
+    if method == b"-":  # it could not be read: nothing is known of it
+        method = target = None
+        client = peer
     destination, backend, began = exchange.destination, exchange.released, exchange.began
-    is_read = head.method != b"-"  # else nothing is known of it
+    name = backend.name if backend is not None else None
+    connected, first = exchange.connected_at, exchange.first_at
+    failures, attempts = exchange.failures, exchange.attempts
+    agent, referer = section.logged or section.look_up_logged()
     return (
         site.wall(),
         exchange.id,
         site.books.name,
         "HTTP/1.1" if head.minor else "HTTP/1.0",
-        connection.peer,
-        connection.peer,
-        head.method if is_read else None,
+        client,
+        peer,
+        method,
         head.host,
-        head.target if is_read else None,
+        target,
         exchange.status,
         connection.take_bytes_in(),
         exchange.bytes_out,
         destination.name if destination is not None else "none",
         destination.pool if destination is not None else None,
-        backend.name if backend is not None else None,
-        exchange.attempts,
-        exchange.reason,
+        name,
+        attempts,
+        reason,
         None,
-        exchange.connected_at - began if exchange.connected_at else None,
-        exchange.first_at - began if exchange.first_at else None,
+        # A connection of an earlier try says nothing about the one that was used.
+        connected - began if connected and connected >= exchange.tried_at else None,
+        first - began if first else None,
         seconds,
-        *(head.section.logged or head.section.look_up_logged()),
+        agent,
+        referer,
+        # Where every try has failed, what ended the request was none.
+        (*failures, (name or "", reason))[:attempts] if failures else None,
     )

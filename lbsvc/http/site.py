@@ -7,18 +7,18 @@ the idle ones to go.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
-from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
-from lbsvc.config.schema import ListenerSettings, Respond
-from lbsvc.core.books import ListenerBooks, RouteBooks
+from lbsvc.config.schema import ListenerSettings
+from lbsvc.core.books import ListenerBooks
 from lbsvc.core.paths import normal_path
 from lbsvc.core.router import Route, RoutingTable
 from lbsvc.http.fields import Rules
-from lbsvc.http.messages import RequestHead, ResponseHead
-from lbsvc.http.pooling import Upstreams
-from lbsvc.http.responses import fixed
+from lbsvc.http.identity import Trust
+from lbsvc.http.messages import RequestHead
+from lbsvc.net.carrying import Carrier
 from lbsvc.net.deadlines import TICK, Deadlines
 
 if TYPE_CHECKING:
@@ -26,43 +26,19 @@ if TYPE_CHECKING:
 
 #: An access record: see lbsvc.core.record for the order of its parts.
 AccessLog = Callable[[tuple[Any, ...]], None]
-#: What a route answers by itself, from the request.
-Answer = Callable[[RequestHead], tuple[ResponseHead, bytes]]
-
-
 #: After so many seconds an idle connection forgets what only makes requests cheaper; `keep_alive` goes on.
 REST: Final = 5.0
 
 
-class Destination:
-    """Where a route leads: to a pool (`upstreams`), or to an answer of our own."""
-
-    __slots__ = ("answer", "books", "name", "pool", "upstreams")
-
-    def __init__(self, name: str, books: RouteBooks, upstreams: Upstreams | None, answer: Answer | None = None) -> None:
-        self.name = name
-        self.books = books
-        self.upstreams = upstreams
-        self.pool = upstreams.pool.name if upstreams is not None else None
-        self.answer = answer
-
-
-def answering(respond: Respond) -> Answer:
-    """The answer of a `respond` route: made once."""
-    made = fixed(respond)
-    return lambda head: made
-
-
 class RequestIds:
-    """Makes X-Request-Id: unique among instances by a random prefix, among requests by a counter."""
+    """Makes X-Request-Id: 64 random bits, so that nobody learns from his own how many others there were."""
 
-    def __init__(self, prefix: bytes) -> None:
-        self.form = prefix + b"%08x"
-        self.numbers = count(1)
+    def __init__(self, rng: random.Random) -> None:
+        self.bits = rng.getrandbits
 
     def make(self) -> bytes:
         """The next one; the hot path inlines it."""
-        return self.form % next(self.numbers)
+        return b"%016x" % self.bits(64)
 
 
 class HttpSite:
@@ -78,6 +54,7 @@ class HttpSite:
         wall: Callable[[], float],
         ids: RequestIds,
         log: AccessLog | None,
+        rng: random.Random,
     ) -> None:
         self.settings = settings
         self.table = table
@@ -88,6 +65,9 @@ class HttpSite:
         self.wall = wall
         self.ids = ids
         self.log = log
+        #: for faults on purpose
+        self.rng = rng
+        self.trust = Trust(settings.trusted_proxies, settings.forwarded)
         self.rules = Rules(
             header_size=settings.limits.header_size,
             header_count=settings.limits.header_count,
@@ -100,15 +80,24 @@ class HttpSite:
         #: the first part of `keep_alive` as the hot path adds it to the sweep's time
         self.keep_alive = min(settings.timeouts.keep_alive, REST) + TICK
         self.connections: set[ServerConnection] = set()
+        #: those whose protocol was switched, with a connection left
+        self.relays: set[Carrier] = set()
+        #: Twisted's own transports close when the socket is writable, ours when nothing is left to send
+        self.closes_late = not hasattr(reactor, "dial")
         self.on_open: Callable[[int], None] = lambda number: None
-        self.on_close: Callable[[], None] = lambda: None
+        self.on_close: Callable[[str], None] = lambda peer: None
         self._date = (0, b"")
 
-    def match(self, head: RequestHead) -> Route | None:
+    def match(self, head: RequestHead, connection: ServerConnection) -> Route | None:
         """The route of a request; raises ProtocolViolation where its path could be read in two ways."""
+        table = self.table
         path = head.target.partition(b"?")[0]
         host = (head.host or b"").decode("latin-1")
-        return self.table.match(host, normal_path(path) if path != b"*" else path, head.method, head.header)
+        normal = normal_path(path) if path != b"*" else path
+        route = table.match(host, normal, head.method, head.header, head.section.client or connection.peer)
+        head.route, head.table = route, table
+        head.forward = b""  # what another table made of it
+        return route
 
     def date_line(self) -> bytes:
         """A Date field for an answer that lacks one (RFC 9110, 6.6.1), remembered for a second."""
@@ -134,6 +123,13 @@ class HttpSite:
         """Cut what is left."""
         for connection in list(self.connections):
             connection.cut("killed")
+        for relay in list(self.relays):
+            relay.kill()
+
+    @property
+    def flushing(self) -> int:
+        """How many have lost their client, and have bytes left for the backend: a drain waits for them too."""
+        return sum(relay.downstream.transport is None for relay in self.relays)
 
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")

@@ -6,7 +6,8 @@ after an answer, aborted otherwise. ok None means that no answer could be sought
 left), which says nothing about the backend. Made by net/prober.py; dials through the callable it is given.
 
 tcp: connects, then closes. http: one request with `Connection: close`; the answer must be whole (head, and body to its
-end or to 64 KiB), its status among `expect_status`, and `expect_body` inside it where that is given.
+end or to 64 KiB), its status among `expect_status`, and `expect_body` inside it where that is given. A backend on a unix
+socket is asked there, whatever `port` says, and by the name `localhost` unless `host` says another.
 """
 
 from __future__ import annotations
@@ -55,9 +56,10 @@ class Check(Protocol):
             self._end(False, "name not resolved")
             return
         self._timer = self._reactor.callLater(policy.timeout, self._timed_out)
-        port = policy.port or self._backend.port
+        host = self._backend.host
+        port = 0 if host.startswith("/") else policy.port or self._backend.port
         # Our own timer covers the dial as well; whichever of the two is first says the same.
-        dialling = dial(self._reactor, self._backend.host, port, self, policy.timeout, self._not_connected)
+        dialling = dial(self._reactor, host, port, self, policy.timeout, self._not_connected)
         if self._ended is not None and not self.connected:
             self._dialling = dialling
 
@@ -136,8 +138,11 @@ class HttpCheck(Check):
     @override
     def _ask(self) -> None:
         policy = self._policy
-        # An address may be written as a URL; Host has its authority alone.
-        host = policy.host or self._backend.address.rpartition("://")[2].rstrip("/")
+        host = policy.host
+        if host is None:
+            # An address may be written as a URL; Host has its authority alone. A path is no authority.
+            address = self._backend.address.rpartition("://")[2].rstrip("/")
+            host = "localhost" if self._backend.host.startswith("/") else address
         self._transport().write(
             f"{policy.method} {policy.path} HTTP/1.1\r\nHost: {host}\r\n"
             f"User-Agent: lbsvc-check\r\nAccept: */*\r\nConnection: close\r\n\r\n".encode()

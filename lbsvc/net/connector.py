@@ -1,9 +1,14 @@
-"""Open a connection to a backend, by IP address, within a time (the milestone "open" of both roads).
+"""Open a connection to a backend, by IP address or path, within a time (the milestone "open" of both roads).
 
 Promises: exactly one of `protocol.makeConnection(transport)` and `failed(outcome, detail)` happens, unless `cancel` was
 called first, after which neither does; either may happen before `dial` returns. No resolver and, on our own reactor, no
 Connector and no address objects. On any other reactor it goes the ordinary way. Running out of descriptors or of local
 ports is our own trouble and not the backend's: ABANDONED.
+
+A host that begins with "/" is the path of a unix socket. Where its queue is full, connect(2) does not wait as TCP does but
+says EAGAIN. Such a dial is tried again until its time is over, and then is a timeout, so that a burst of requests waits
+for the backend as it would before a port, and a backend that hangs looks like one that hangs. (nginx gives up at once: it
+answers 502 to the same burst.)
 """
 
 from __future__ import annotations
@@ -11,16 +16,18 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 from typing import Protocol as TypingProtocol
 
 from twisted.internet.error import TimeoutError as DialTimeout
 from twisted.internet.interfaces import IAddress, IConnector
-from twisted.internet.protocol import ClientFactory, Protocol
+from twisted.internet.protocol import ClientFactory, Factory, Protocol
+from twisted.python import log
 from twisted.python.failure import Failure
 from typing_extensions import override
 
 from lbsvc.core.backend import Outcome
+from lbsvc.net.dialing import connect_unix
 
 #: Told when a dial fails: how it counts, and in words.
 Failed = Callable[[Outcome, str], None]
@@ -32,6 +39,9 @@ _WORDS = {
     errno.ENETUNREACH: "network is unreachable",
     errno.ECONNRESET: "connection reset",
 }
+#: Pauses before a unix socket whose queue was full is tried again, in seconds: the first, doubled up to the last.
+_FIRST_PAUSE: Final = 0.005
+_LAST_PAUSE: Final = 0.1
 
 
 class Dialling(TypingProtocol):
@@ -42,7 +52,9 @@ class Dialling(TypingProtocol):
 
 
 def dial(reactor: Any, host: str, port: int, protocol: Protocol, timeout: float, failed: Failed) -> Dialling:
-    """Connect `protocol` to `host` (an IP literal) within `timeout` seconds."""
+    """Connect `protocol` to `host` (an IP literal, or a path: then without port) within `timeout` seconds."""
+    if host.startswith("/"):
+        return _UnixDial(reactor, host, protocol, timeout, failed)
     if hasattr(reactor, "dial"):
         return _LeanDial(reactor, host, port, protocol, timeout, failed)
     return _OrdinaryDial(reactor, host, port, protocol, timeout, failed)
@@ -97,6 +109,86 @@ class _LeanDial:
         self._settle()
         if dialled is not None:
             dialled.cancel()
+
+
+class _UnixDial:
+    """To a unix socket, on any reactor. Only a full queue makes it take time."""
+
+    __slots__ = ("_failed", "_left", "_path", "_pause", "_protocol", "_reactor", "_timer")
+
+    def __init__(self, reactor: Any, path: str, protocol: Protocol, timeout: float, failed: Failed) -> None:
+        self._failed: Failed | None = failed
+        self._path = path
+        self._protocol = protocol
+        self._reactor = reactor
+        self._left = timeout
+        self._pause = _FIRST_PAUSE
+        self._timer: Any = None
+        self._try()
+
+    def _try(self) -> None:
+        self._timer = None
+        if hasattr(self._reactor, "dial"):
+            self._reactor.dial(self._path, 0, self, self._lost)
+            return
+        # Twisted's connectUNIX would poll an unconnected socket without end where the queue is full.
+        try:
+            with connect_unix(self._path) as skt:
+                self._adopt(skt)
+        except OSError as error:
+            self._lost(error)
+
+    def _adopt(self, skt: socket.socket) -> None:
+        failed, self._failed = self._failed, None
+        protocol = self._protocol
+        try:
+            self._reactor.adoptStreamConnection(skt.fileno(), socket.AF_UNIX, _Only(protocol))  # on a copy of it
+        except BaseException:
+            if not protocol.connected:
+                self._failed = failed
+                raise
+            log.err(None, "Error in connectionMade")
+            protocol.transport.abortConnection()  # type: ignore[union-attr]
+
+    def makeConnection(self, transport: Any) -> None:  # noqa: N802 - what our reactor calls: hand over to the protocol
+        self._failed = None
+        protocol = self._protocol
+        transport.protocol = protocol
+        protocol.makeConnection(transport)
+
+    def _lost(self, error: OSError) -> None:
+        failed = self._failed
+        if failed is None:
+            return
+        if error.errno == errno.EAGAIN:
+            if self._left > 0:
+                pause = min(self._pause, self._left)
+                self._left -= pause
+                self._pause = min(2 * pause, _LAST_PAUSE)
+                self._timer = self._reactor.callLater(pause, self._try)
+                return
+            error = TimeoutError(errno.ETIMEDOUT, "timed out")
+        self._failed = None
+        failed(*explain(error, self._path))
+
+    def cancel(self) -> None:
+        self._failed = None
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+
+class _Only(Factory[Protocol]):
+    """Gives the one protocol that it has."""
+
+    noisy = False
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
+
+    @override
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        return self._protocol
 
 
 class _OrdinaryDial(ClientFactory[Protocol]):
@@ -155,6 +247,8 @@ def explain(error: Exception, host: str) -> tuple[Outcome, str]:
         return Outcome.CONNECT_TIMEOUT, "timed out"
     if number in _OURS:
         return Outcome.ABANDONED, words
+    if number == errno.ENOENT and host.startswith("/"):
+        return Outcome.CONNECT_FAILED, "no such socket"
     if number == errno.EADDRNOTAVAIL and _has_source(host):
         return Outcome.ABANDONED, "no local port is free"
     return Outcome.CONNECT_FAILED, _WORDS.get(number, words)

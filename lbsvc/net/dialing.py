@@ -1,4 +1,4 @@
-"""Dialling lean: from an IP literal to a transport with five syscalls, without connector, resolver, timer, address object.
+"""Dialling lean: from an address to a transport with five syscalls, without connector, resolver, timer, address object.
 
 Who calls it: `Reactor.dial`, for `net/connector.py`.
 
@@ -8,7 +8,9 @@ before dial() returns** (for local addresses they nearly always do): the caller 
 must not expect to have the Dial in hand by then. `cancel` after the end does nothing. The caller owns the timeout.
 
 - An exception in makeConnection is logged and costs that connection (connectionLost is called); one in `failed` is logged.
-- Not an IP literal: `failed` at once; no name is ever resolved here. `host` may have a scope (`fe80::1%eth0`).
+- Neither IP literal nor path: `failed` at once; no name is ever resolved here. `host` may have a scope (`fe80::1%eth0`).
+- A host that begins with "/" is the path of a unix socket; the port does not count. It is all over when dial() returns:
+  where the queue of that socket is full the kernel keeps nobody waiting, and `failed` gets EAGAIN.
 - Out of descriptors, no route and their like: `failed` with the OSError of the syscall.
 - If the reactor stops first: `failed(ConnectionAbortedError)`, or with what has befallen the socket by then.
 
@@ -80,6 +82,30 @@ class DialedClient(FastConnection, ClientMixin):
     @override
     def __repr__(self) -> str:
         return f"<connection to {self.sockaddr[0]}:{self.sockaddr[1]}>"
+
+
+class DialedUnixClient(DialedClient):
+    """The same to a unix socket."""
+
+    @override
+    def getHost(self) -> Any:
+        return address.UNIXAddress(None)
+
+    @override
+    def getPeer(self) -> Any:
+        return address.UNIXAddress(self.sockaddr[0])
+
+    @override
+    def getTcpNoDelay(self) -> bool:
+        return False
+
+    @override
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """Unix sockets have no such option."""
+
+    @override
+    def __repr__(self) -> str:
+        return f"<connection to unix:{self.sockaddr[0]}>"
 
 
 class FastClient(FastConnection, tcp.Client):
@@ -201,6 +227,8 @@ def dial(
     reactor: Reactor, host: str, port: int, protocol: IProtocol, failed: Callable[[OSError], None]
 ) -> Dial | _Over:
     """See the module docstring."""
+    if host.startswith("/"):
+        return _dial_unix(reactor, host, protocol, failed)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sockaddr: tuple[Any, ...] = (host, port)
     skt = None
@@ -231,6 +259,27 @@ def dial(
     else:
         _connected(DialedClient(skt, protocol, sockaddr, reactor))
     return OVER
+
+
+def _dial_unix(reactor: Reactor, path: str, protocol: IProtocol, failed: Callable[[OSError], None]) -> _Over:
+    try:
+        skt = connect_unix(path)
+    except OSError as problem:
+        _report(failed, problem)
+    else:
+        _connected(DialedUnixClient(skt, protocol, (path, 0), reactor))
+    return OVER
+
+
+def connect_unix(path: str) -> socket.socket:
+    """A connected socket that does not block, on any reactor; raises OSError. Nothing about it takes time."""
+    skt = socket.socket(socket.AF_UNIX, _KIND, 0)
+    try:
+        skt.connect(path)
+    except OSError:
+        skt.close()
+        raise
+    return skt
 
 
 def _connected(transport: DialedClient) -> None:

@@ -1,10 +1,13 @@
-"""Accept connections for one listener, as many as it may have (lb-reference.yaml: bind, backlog, max_connections).
+"""Accept connections for one listener, as many as it may have (bind, backlog, max_connections, connections_per_client).
 
 Promises: past `max_connections`, or when the process is about to run out of descriptors, accepting pauses and new
-connections wait in the kernel's queue; none is reset by us; it goes on as soon as there is room. Before it closes, all that
-waits in that queue is accepted. Sockets are made here, so that the backlog, both address families and (later) hand-over
-between processes are ours. On reactors other than ours too (`OrdinaryPort`). Called by app.py; the roads give it `connect`,
-which makes a protocol for a peer, and call `connected` and `lost`, once for each connection.
+connections wait in the kernel's queue; none is reset by us; it goes on as soon as there is room. Past
+`connections_per_client` a client's connections get the protocol that `surplus` makes, which refuses them: as many as the
+limit, or LEAST_SURPLUS; what is more, and all where there is no `surplus`, is closed at once. Before a listener closes, all
+that waits in its queue is accepted. Sockets are made by net/binding.py, so that the backlog, both address families and
+(later) hand-over between processes are ours. On reactors other than ours too (`OrdinaryPort`). Called by app.py; the roads
+give it `connect` and `surplus`, which make a protocol for a peer (its IP address, or "unix"), and call `connected` and
+`lost`, once for each connection.
 """
 
 from __future__ import annotations
@@ -14,21 +17,30 @@ import resource
 import select
 import socket
 from collections.abc import Callable
-from errno import EADDRNOTAVAIL, EAFNOSUPPORT, EAGAIN
+from errno import EAGAIN
 from typing import Any, Final
 
+from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import IAddress
 from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from lbsvc.config.schema import Bind, ListenerSettings
+from lbsvc.config.schema import ListenerSettings
 from lbsvc.core.books import ListenerBooks
+from lbsvc.core.clients import ClientCounts
+from lbsvc.core.networks import UNIX
 from lbsvc.errors import Mistake, SystemRefusal
+from lbsvc.net.binding import SocketFile, adopt, open_sockets
+
+#: What app.py takes from here (the admin listener's sockets are opened as ours are).
+__all__ = ["Descriptors", "Listener", "OrdinaryPort", "open_sockets", "raise_descriptor_limit"]
 
 #: Descriptors that are kept free for dials, files and the admin interface while accepting goes on.
 RESERVE: Final = 256
+#: So many connections past its limit a client may have at least, to be told that they are.
+LEAST_SURPLUS: Final = 16
 #: How often a listener that paused for want of descriptors looks again, in seconds.
 RETRY: Final = 0.5
 
@@ -43,61 +55,6 @@ def raise_descriptor_limit() -> int:
         except (OSError, ValueError):
             pass
     return soft if soft != resource.RLIM_INFINITY else 1 << 20
-
-
-def open_sockets(bind: Bind, backlog: int) -> list[socket.socket]:
-    """Listening sockets for a bind: one, or for ":8080" one of each family. Raises OSError."""
-    if bind.host == "":
-        first = _open(socket.AF_INET6, ("::", bind.port), backlog) if socket.has_ipv6 and _has_ipv6() else None
-        port = first.getsockname()[1] if first is not None else bind.port
-        try:
-            second = _open(socket.AF_INET, ("0.0.0.0", port), backlog)
-        except OSError:
-            if first is not None:
-                first.close()
-            raise
-        return [second] if first is None else [first, second]
-    # A name is bound with every address that it has and that this machine has too (`localhost` where IPv6 is off).
-    found = socket.getaddrinfo(bind.host, bind.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    made: list[socket.socket] = []
-    absent: OSError | None = None
-    for family, address in dict.fromkeys((each[0], each[4]) for each in found):
-        try:
-            made.append(_open(family, address, backlog))
-        except OSError as error:
-            if error.errno not in (EADDRNOTAVAIL, EAFNOSUPPORT):
-                for each in made:
-                    each.close()
-                raise
-            absent = error
-    if absent is not None and not made:
-        raise absent
-    return made
-
-
-def _has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
-            probe.bind(("::", 0))
-    except OSError:
-        return False
-    return True
-
-
-def _open(family: int, address: Any, backlog: int) -> socket.socket:
-    made = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        made.setblocking(False)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
-        if family == socket.AF_INET6:
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        made.bind(address)
-        made.listen(backlog)
-    except OSError:
-        made.close()
-        raise
-    return made
 
 
 class Descriptors:
@@ -181,6 +138,7 @@ class Listener(Factory):
         reactor: Any,
         descriptors: Descriptors,
         connect: Callable[[str], Protocol],
+        surplus: Callable[[str], Protocol] | None = None,
     ) -> None:
         self.name = settings.name
         self.settings = settings
@@ -188,7 +146,13 @@ class Listener(Factory):
         self._reactor = reactor
         self._descriptors = descriptors
         self._connect = connect
+        self._surplus = surplus
+        limit = settings.connections_per_client
+        self._clients: ClientCounts | None = None
+        if limit is not None:
+            self._clients = ClientCounts(limit, max(limit, LEAST_SURPLUS) if surplus is not None else 0)
         self._sockets: list[socket.socket] = []
+        self._files: list[SocketFile] = []
         self._ports: list[Any] = []
         self._is_paused = False
         self._is_closed = False
@@ -208,6 +172,11 @@ class Listener(Factory):
             self.unbind()
             raise SystemRefusal(mistakes)
         for made in self._sockets:
+            file = getattr(made, "file", None)
+            if file is not None:
+                self._files.append(file)
+                self.addresses.append(f"unix:{file.path}")
+                continue
             host, port = made.getsockname()[:2]
             self.addresses.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
@@ -219,11 +188,11 @@ class Listener(Factory):
 
     def accept(self) -> None:
         """Begin to accept."""
-        for made in self._sockets:
-            # adoptStreamPort duplicates the descriptor; adopted ports do not shut the socket down when they close
-            port = self._reactor.adoptStreamPort(made.fileno(), made.family, self)
+        sockets, self._sockets = self._sockets, []
+        for made in sockets:
+            # adopted ports do not shut the socket down when they close
+            port = adopt(self._reactor, made, self)
             self._ports.append(port if hasattr(port, "pauseAccepting") else OrdinaryPort(port))
-        self.unbind()
 
     # -- as the ports see it
 
@@ -231,14 +200,34 @@ class Listener(Factory):
         """A protocol for a connection from `peer`, the socket's address."""
         books = self.books
         books.accepted += 1
-        protocol = self._connect(peer[0])
+        clients = self._clients
+        protocol = self._connect(peer[0]) if clients is None else self._connect_counted(peer[0], clients)
+        if protocol is None:
+            return None
         books.open += 1  # from here on its connectionLost is certain, and `lost` with it
         if books.open >= self.settings.max_connections:
             self._pause()
         return protocol
 
+    def _connect_counted(self, peer: str, clients: ClientCounts) -> Protocol | None:
+        """The same where each client may have so many: past them a refusal, in words or without."""
+        entered = clients.enter(peer)
+        make = self._connect
+        if entered is not peer:
+            self.books.rejected["connections"] += 1
+            if entered is None or self._surplus is None:
+                return None
+            make = self._surplus
+        try:
+            return make(entered)
+        except BaseException:
+            clients.leave(entered)
+            raise
+
     @override
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
+        if isinstance(addr, UNIXAddress):
+            return self.buildLean((UNIX, 0))
         return self.buildLean((getattr(addr, "host", ""), getattr(addr, "port", 0)))
 
     def connected(self, number: int) -> None:
@@ -248,9 +237,11 @@ class Listener(Factory):
             self._pause()
             self._retry = self._reactor.callLater(RETRY, self._try_again)
 
-    def lost(self) -> None:
-        """A connection of this listener is gone."""
+    def lost(self, peer: str) -> None:
+        """A connection of this listener is gone; `peer` is what its protocol was made for."""
         self.books.open -= 1
+        if self._clients is not None:
+            self._clients.leave(peer)
         if self._is_paused and self._retry is None:
             self._resume()
 
@@ -278,6 +269,8 @@ class Listener(Factory):
         if self._is_closed:
             return
         self._is_closed = True
+        for file in self._files:
+            file.remove()  # before the queue is emptied: nobody can come after that
         retry, self._retry = self._retry, None
         if retry is not None:
             retry.cancel()

@@ -5,13 +5,16 @@ Who calls it: `net/reactor.py` for listenTCP and adopted ports; `net/listener.py
 Promises
 - A factory with a method `buildLean(sockaddr: tuple) -> Protocol | None` is asked by that instead of buildProtocol, so that
   no address object is made for each connection (getPeer and getHost make them when asked). `sockaddr` is what accept(2)
-  gave: (host, port) or (host, port, flow, scope); ("", 0) or (path, 0) on a unix socket. None: it is closed at once.
-- Accepted sockets are non-blocking and have TCP_NODELAY (inherited from the listening socket, which costs them nothing).
+  gave: (host, port) or (host, port, flow, scope); on a unix socket ("unix", 0), whatever the client has named its end:
+  it may name it 192.0.2.1. None: it is closed at once.
+- Accepted sockets are non-blocking and have TCP_NODELAY (inherited from the listening socket, which costs them nothing), if
+  they are TCP sockets.
 - One turn accepts at most `numberAccepts` connections, which adapts as Twisted's does but never above MOST_ACCEPTS.
 - `pauseAccepting()` and `resumeAccepting()` may be called at any time, also from within buildLean and connectionMade; after
   the first no further connection is taken, not even in the same turn.
 - Running out of descriptors is handled as Twisted does (its reserved descriptor), as are all other errors of accept(2).
-- Adopted sockets are never shut down, only closed: other processes may share them.
+- Adopted sockets are never shut down, only closed: other processes may share them. The file of an adopted unix socket keeps
+  its mode, and is removed only by the `file` that net/binding.py has given to its port; its queue keeps its length.
 - An exception in the factory or in connectionMade is logged; the next connection is accepted all the same.
 
 Syscalls for a connection: accept4, getsockname (inside Python's socket()), ioctl(FIONBIO), epoll_ctl.
@@ -29,6 +32,7 @@ from twisted.python import log
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from lbsvc.core.networks import UNIX
 from lbsvc.net.transports import FastConnection
 
 MOST_ACCEPTS = 128
@@ -223,7 +227,55 @@ class LeanPort(tcp.Port):
             log.deferr()
 
 
-class LeanUnixPort(LeanPort, unix.Port):
+class PlainUnixPort(unix.Port):
+    """Twisted's unix port, but that it leaves the file and the queue of a socket alone that it was given ("adopted")."""
+
+    #: removes the socket's file, if that is this port's to do: see net/binding.py
+    file: Any = None
+    _is_adopted = False
+    _preexistingSocket: Any  # noqa: N815
+
+    @override
+    def startListening(self) -> None:
+        skt, self._preexistingSocket = self._preexistingSocket, None
+        if skt is None:
+            super().startListening()
+            return
+        # What Twisted does, without opening the file to everybody and making the queue short.
+        self._is_adopted = True
+        self._shouldShutdown = False
+        tcp._reservedFD.reserve()
+        log.msg(f"{self._getLogPrefix(self.factory)} starting on {os.fsdecode(self._bindPath)!r}")
+        self.factory.doStart()  # type: ignore[union-attr]
+        self.socket = skt
+        self.fileno = skt.fileno  # type: ignore[method-assign]
+        self.connected = True
+        self.numberAccepts = 100
+        self.startReading()
+
+    @override
+    def loseConnection(self, *arguments: Any) -> Any:
+        # Now, since the rest comes a turn later, which a reactor that stops may not have.
+        self._remove_file()
+        return super().loseConnection(*arguments)
+
+    stopListening = loseConnection  # noqa: N815
+
+    def _remove_file(self) -> None:
+        file, self.file = self.file, None
+        if file is not None:
+            file.remove()
+
+    @override
+    def connectionLost(self, reason: Any) -> None:
+        self._remove_file()
+        if self._is_adopted:
+            tcp.Port.connectionLost(self, reason)
+        else:
+            super().connectionLost(reason)
+
+
+class LeanUnixPort(LeanPort, PlainUnixPort):
     """A unix port for factories with buildLean; all others get Twisted's, whose transports pass descriptors."""
 
     transport = FastUnixServer  # type: ignore[assignment]
@@ -234,10 +286,11 @@ class LeanUnixPort(LeanPort, unix.Port):
 
     @override
     def startListening(self) -> None:
-        if self._preexistingSocket is not None:
-            self._shouldShutdown = False
-        unix.Port.startListening(self)
-        self._build = self.factory.buildLean  # type: ignore[union-attr]
+        PlainUnixPort.startListening(self)
+        self._build = self._build_local
+
+    def _build_local(self, sockaddr: tuple[Any, ...]) -> Any:
+        return self.factory.buildLean((UNIX, 0))  # type: ignore[union-attr]
 
     @override
     def _take(self, descriptor: int, sockaddr: Any) -> None:
@@ -247,7 +300,7 @@ class LeanUnixPort(LeanPort, unix.Port):
     __repr__ = unix.Port.__repr__
     getHost = unix.Port.getHost  # noqa: N815
     _buildAddr = unix.Port._buildAddr  # noqa: N815
-    connectionLost = unix.Port.connectionLost  # noqa: N815
+    connectionLost = PlainUnixPort.connectionLost  # noqa: N815
     _logConnectionLostMsg = unix.Port._logConnectionLostMsg  # noqa: N815
 
 
@@ -255,4 +308,4 @@ def port_for(family: int, factory: Any) -> type[Any]:
     """The class of listening port that serves `factory` best on sockets of this family."""
     if family != socket.AF_UNIX:
         return LeanPort
-    return LeanUnixPort if hasattr(factory, "buildLean") else unix.Port
+    return LeanUnixPort if hasattr(factory, "buildLean") else PlainUnixPort

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lbsvc.config.schema import ListenerSettings, PoolSettings
-from lbsvc.core.backend import Outcome
 from lbsvc.core.books import ListenerBooks
 from lbsvc.core.pool import Pool
 from lbsvc.net.deadlines import Deadlines
@@ -50,7 +49,7 @@ class RelaySite:
         #: Twisted's own transports close when the socket is writable, ours when nothing is left to send
         self.closes_late = not hasattr(reactor, "dial")
         self.on_open: Callable[[int], None] = lambda number: None
-        self.on_close: Callable[[], None] = lambda: None
+        self.on_close: Callable[[str], None] = lambda peer: None
         #: those with a connection left, settled or not
         self.relays: set[Relay] = set()
 
@@ -70,7 +69,4 @@ class RelaySite:
     def abort(self) -> None:
         """Cut what is left."""
         for relay in list(self.relays):
-            if relay.is_over:
-                relay.cut()
-            else:
-                relay.finish("killed", Outcome.ABANDONED, abort=True)
+            relay.kill()

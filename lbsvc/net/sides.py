@@ -2,7 +2,7 @@
 
 Promises: a chunk costs one call of the other transport's `write`, a length and a clock reading (tests/bench, `l4`); as a
 producer an end pauses and resumes the reading of the other one, and nothing else: what the loss of an end means for the
-other is decided by the relay alone (net/relay.py), which is told of every event. Made by the relay.
+other is decided by the relay alone (net/carrying.py), which is told of every event. Made by the relay.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing_extensions import override
 from zope.interface import implementer
 
 if TYPE_CHECKING:
-    from lbsvc.net.relay import Relay
+    from lbsvc.net.carrying import Carrier
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -28,7 +28,7 @@ class Side(Protocol):
     #: the other end, once both are connected
     other: Side
 
-    def __init__(self, relay: Relay) -> None:
+    def __init__(self, relay: Carrier) -> None:
         self.relay = relay
         self.has_finished = False  # no more bytes come from here
         self.is_full = False  # what we send here is not read

@@ -40,6 +40,13 @@ class HostTests(TestCase):
                 self.assertTrue(self.knows(bind, host), host)
             self.assertFalse(self.knows(bind, b"evil.example"))
 
+    def test_unix(self) -> None:
+        """On a unix socket localhost, any IP literal (the address of whatever forwards to it) and admin.hosts are us."""
+        for host in (b"localhost", b"127.0.0.1:9901", b"[::1]", b"10.1.2.3:9901", b"lb.example.com"):
+            self.assertTrue(self.knows("/run/lb/admin.sock", host, "lb.example.com"), host)
+        for host in (b"evil.example", b"", b"unix"):
+            self.assertFalse(self.knows("/run/lb/admin.sock", host), host)
+
     def test_ipv6(self) -> None:
         """However it is spelled, the bound IPv6 address is us."""
         self.assertTrue(self.knows("::1", b"[0:0:0:0:0:0:0:1]:9901"))

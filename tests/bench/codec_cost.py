@@ -25,9 +25,10 @@ import httptools
 
 from lbsvc.core.backend import Backend
 from lbsvc.http.fields import Rules
-from lbsvc.http.forwarding import identity_lines, request_head
+from lbsvc.http.forwarding import request_head
 from lbsvc.http.h1_requests import RequestReader
 from lbsvc.http.h1_responses import ResponseReader
+from lbsvc.http.identity import Trust
 from lbsvc.http.messages import RequestHead, ResponseHead
 
 COLUMNS = ("same", "path", "lines", "new", "llhttp")
@@ -35,7 +36,6 @@ NUMBER = 5_000
 REPEATS = 7
 
 BACKEND = Backend("bench", "b", "10.0.0.1:80", "10.0.0.1", 80)
-IDENTITY = identity_lines("x-forwarded", "192.0.2.1", b"http")
 
 SMALL = (b"Host: bench.example", b"User-Agent: wrk/4.1.0")
 BROWSER = (
@@ -72,13 +72,18 @@ RICH_ANSWER = (
 
 
 class Requests:
-    """The sink of a server that forwards each head and answers at once."""
+    """The sink of a server that forwards each head and answers at once; to forwarding it is its client's connection."""
+
+    peer = "192.0.2.1"
+    scheme = b"http"
+    trust = Trust((), "x-forwarded")
 
     def __init__(self) -> None:
+        self.site = self
         self.reader = RequestReader(self, Rules(underscores="drop"))
 
     def request(self, head: RequestHead, body: bytes, ended: bool, trailers: bytes) -> None:
-        _ = head.forward or request_head(head, IDENTITY, BACKEND)
+        _ = head.forward or request_head(head, self, BACKEND, None)  # type: ignore[arg-type]
         self.reader.release()
 
     def request_body(self, body: bytes, ended: bool, trailers: bytes) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from twisted.trial.unittest import TestCase
+
 from lbsvc.config.loader import Loaded, load_text
-from lbsvc.config.schema import ListenerSettings, PoolSettings, Settings
+from lbsvc.config.schema import ListenerSettings, PoolSettings, RouteSettings, Settings
 from lbsvc.errors import ConfigErrors
 
 FILE = "etc/lb.yaml"
@@ -59,6 +61,21 @@ def top(lines: str) -> Settings:
 def top_mistakes(lines: str, env: Mapping[str, str] | None = None) -> list[str]:
     """The mistakes in more top-level keys; their first line is 8."""
     return mistakes(LISTENER + POOL + lines + "\n", env)
+
+
+class RouteCase(TestCase):
+    """Tests of one route of the listener `web`, which begins at 6:9 and is called R in mistakes."""
+
+    def route(self, written: str, env: Mapping[str, str] | None = None) -> RouteSettings:
+        return settings(self._around(written), env).listeners["web"].routes[0]
+
+    def assert_wrong(self, written: str, *messages: str, env: Mapping[str, str] | None = None) -> None:
+        """These are its mistakes; it is right where there are none."""
+        found = [m.replace("listeners.web.routes[0]", "R") for m in mistakes(self._around(written), env)]
+        self.assertEqual(found, list(messages))
+
+    def _around(self, written: str) -> str:
+        return f"listeners:\n  web:\n    bind: 80\n    pool: p\n    routes:\n      - {written}\n{POOL}"
 
 
 def _indented(lines: str) -> str:

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import socket
+
 from twisted.trial.unittest import TestCase
 
-from lbsvc.config.addresses import is_loopback, overlap, parse_address, parse_bind
+from lbsvc.config.addresses import (
+    LONGEST_PATH,
+    AddressError,
+    is_loopback,
+    overlap,
+    parse_address,
+    parse_bind,
+    parse_path,
+)
+from lbsvc.config.loader import from_options, load_text
 from lbsvc.config.schema import Bind
+from lbsvc.errors import ConfigErrors
 from tests.config.reading import LISTENER, POOL, mistakes, settings
 
 
@@ -37,7 +50,6 @@ class BindTests(TestCase):
             "a b:80": "has a host that is neither an IP address nor a host name",
             f"{'a' * 64}:80": "has a host that is neither an IP address nor a host name",
             "": "needs a port, as in 127.0.0.1:8080 or :8080",
-            "unix:run/lb.sock": None,
             "systemd:web": None,
         }.items():
             expected = f'{message} (got "{text}")' if message else f"{text.partition(':')[0]}: is not supported yet"
@@ -80,8 +92,8 @@ class BindTests(TestCase):
                 self.assertIs(overlap(parse_bind(other), parse_bind(one)), expected, (other, one))
 
     def test_loopback(self) -> None:
-        """127.0.0.0/8, ::1 and localhost; a wildcard or another name is not."""
-        self.assertEqual([is_loopback(h) for h in ("127.0.0.1", "127.9.9.9", "::1", "localhost")], [True] * 4)
+        """127.0.0.0/8, ::1, localhost and a unix socket; a wildcard or another name is not."""
+        self.assertEqual([is_loopback(h) for h in ("127.0.0.1", "127.9.9.9", "::1", "localhost", "/a")], [True] * 5)
         self.assertEqual([is_loopback(h) for h in ("", "0.0.0.0", "::", "10.0.0.1", "example.com")], [False] * 5)
 
 
@@ -115,10 +127,103 @@ class BackendAddressTests(TestCase):
             "http://h/x": 'cannot have a path or query: requests keep their own (got "http://h/x")',
             "http://h?x": 'cannot have a path or query: requests keep their own (got "http://h?x")',
             "http://u:pw@h:1": "cannot have a user name or password",
-            "ftp://h:1": 'must be host:port or http://host:port (got "ftp://h:1")',
+            "ftp://h:1": 'must be host:port, http://host:port or unix:PATH (got "ftp://h:1")',
             "https://h:1": "https:// is not supported yet",
             "h2c://h:1": "h2c:// is not supported yet",
-            "unix:/run/a": "unix: is not supported yet",
         }.items():
             found = mistakes(f"{LISTENER}pools:\n  p:\n    backends: ['{text}']\n")
             self.assertEqual(found, [f"7:16: pools.p.backends[0]: {message}"], text)
+
+
+class UnixTests(TestCase):
+    """unix:PATH, as a bind and as a backend."""
+
+    def paths(self, bind: str, backend: str, filename: str) -> tuple[str, str]:
+        text = f"listeners: {{web: {{bind: '{bind}', pool: p}}}}\npools: {{p: {{backends: ['{backend}']}}}}\n"
+        found = load_text(text, filename, {"DIR": "/var/run", "NAME": "x.sock"}).settings
+        (bound,) = found.listeners["web"].binds
+        (behind,) = found.pools["p"].backends
+        self.assertEqual((bound.port, behind.port), (0, 0))
+        return bound.host, behind.host
+
+    def test_paths(self) -> None:
+        """A relative path is relative to the folder of the file; the path is absolute and in its shortest form."""
+        here = os.getcwd()
+        for path, filename, expected in (
+            ("/run/lb.sock", "/etc/lb.yaml", "/run/lb.sock"),
+            ("run/lb.sock", "/etc/lb/lb.yaml", "/etc/lb/run/lb.sock"),
+            ("run/lb.sock", "etc/lb.yaml", f"{here}/etc/run/lb.sock"),
+            ("./a//b.sock", "lb.yaml", f"{here}/a/b.sock"),
+            ("../b.sock", "/etc/lb/lb.yaml", "/etc/b.sock"),
+            ("///run/lb.sock", "/etc/lb.yaml", "/run/lb.sock"),
+            ("/a:b@c?d#e [1]", "/etc/lb.yaml", "/a:b@c?d#e [1]"),
+            ("été", "/etc/lb.yaml", "/etc/été"),
+            ("${DIR}/${NAME}", "/etc/lb.yaml", "/var/run/x.sock"),
+        ):
+            self.assertEqual(self.paths(f"unix:{path}", f"unix:{path}.b", filename), (expected, f"{expected}.b"), path)
+
+    def test_as_written(self) -> None:
+        """A backend's address and name stay as they are written; a bind shows its whole path."""
+        found = settings(LISTENER + "pools: {p: {backends: [{address: 'unix:run/a@1', weight: 2}]}}\n")
+        (backend,) = found.pools["p"].backends
+        self.assertEqual((backend.address, backend.name, backend.weight), ("unix:run/a@1", "unix:run/a@1", 2))
+        self.assertEqual(str(Bind("/run/lb.sock", 0)), "unix:/run/lb.sock")
+
+    def test_options(self) -> None:
+        """--listen and --backends take them too, relative to where we are."""
+        found = from_options(":80,unix:lb.sock", "unix:/run/a,unix:b", None, {}).settings
+        self.assertEqual(found.listeners["main"].binds, (Bind("", 80), Bind(f"{os.getcwd()}/lb.sock", 0)))
+        self.assertEqual([each.host for each in found.pools["main"].backends], ["/run/a", f"{os.getcwd()}/b"])
+
+    def test_length(self) -> None:
+        """What the kernel can take is taken, counted in bytes; one more is refused, and no variable is shown."""
+        longest = "/" + "a" * (LONGEST_PATH - 1)
+        self.assertEqual(parse_path(f"unix:{longest}", "/"), longest)
+        self.assertEqual(parse_path(f"unix:{longest[1:]}", "/"), longest)
+        self.assertEqual(parse_path("unix:" + "é" * 53, "/"), "/" + "é" * 53)
+        why = "has a path of 108 bytes, counted from /: a unix socket's has 107 at most"
+        for path in (longest + "a", longest[1:] + "a", "é" * 53 + "a"):
+            with self.assertRaises(AddressError) as raised:
+                parse_path(f"unix:{path}", "/")
+            self.assertEqual(str(raised.exception), why)
+        with socket.socket(socket.AF_UNIX) as probe:
+            self.assertRaisesRegex(OSError, "too long", probe.bind, longest + "a")
+        text = f"{LISTENER}pools: {{p: {{backends: ['unix:${{LONG}}']}}}}\n"
+        with self.assertRaises(ConfigErrors) as refused:
+            load_text(text, "/lb.yaml", {"LONG": longest + "a"})
+        self.assertEqual([mistake.message for mistake in refused.exception.mistakes], [f"{why} (from ${{LONG}})"])
+
+    def test_wrong_forms(self) -> None:
+        """What is wrong is said, at the key or item."""
+        form = "needs the path of a socket, as in unix:run/lb.sock"
+        for text, message in {
+            "unix:": form,
+            "unix:/": form,
+            "unix:run/": form,
+            "unix://run/lb.sock": form,
+            "unix://": form,
+            "unix:a\\tb": "has a path with control characters",
+            "unix:\\0a": "has a path with control characters",
+        }.items():
+            (found,) = mistakes(f'listeners:\n  web:\n    bind: "{text}"\n    pool: p\n{POOL}')
+            self.assertTrue(found.startswith(f"3:5: listeners.web.bind: {message} (got "), found)
+            (found,) = mistakes(f'{LISTENER}pools:\n  p:\n    backends: ["{text}"]\n')
+            self.assertTrue(found.startswith(f"7:16: pools.p.backends[0]: {message} (got "), found)
+        self.assertRaisesRegex(AddressError, "has a path that no file can have", parse_path, "unix:\ud800", "/")
+
+    def test_overlap(self) -> None:
+        """The same path clashes, however it is written; another path, and a port, do not."""
+        one = Bind("/run/lb.sock", 0)
+        self.assertTrue(overlap(one, Bind("/run/lb.sock", 0)))
+        for other in (Bind("/run/other.sock", 0), Bind("", 0), Bind("", 80), Bind("127.0.0.1", 0)):
+            self.assertFalse(overlap(one, other))
+            self.assertFalse(overlap(other, one))
+        text = f"listeners:\n  a: {{bind: unix:run/x, pool: p}}\n  b: {{bind: [':80', unix:./run//x], pool: p}}\n{POOL}"
+        self.assertEqual(
+            mistakes(text), ['3:21: listeners.b.bind[1]: clashes with listeners.a.bind in line 2 (got "unix:./run//x")']
+        )
+
+    def test_same_backend(self) -> None:
+        """A backend is in a pool once, however its path is written."""
+        text = f"{LISTENER}pools:\n  p:\n    backends: ['unix:run/a', 'unix:./run/a', 'unix:run/b']\n"
+        self.assertEqual(mistakes(text), ["7:30: pools.p.backends[1]: is the same address as backends[0]"])

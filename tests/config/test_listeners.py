@@ -1,11 +1,11 @@
-"""Listeners and routes: what each key takes, and what is refused."""
+"""Listeners: what each key takes, and what is refused. (Routes: test_routes.py.)"""
 
 from __future__ import annotations
 
 from twisted.trial.unittest import TestCase
 
-from lbsvc.config.schema import Limits, ListenerTimeouts, Match, Redirect, Respond
-from tests.config.reading import LISTENER, POOL, listener, listener_mistakes, load, mistakes, settings
+from lbsvc.config.schema import Limits, ListenerTimeouts
+from tests.config.reading import LISTENER, POOL, listener, listener_mistakes, load, mistakes
 
 
 class ListenerTests(TestCase):
@@ -21,6 +21,7 @@ class ListenerTests(TestCase):
         found = listener("")
         self.assertEqual((found.protocol, found.backlog, found.max_connections), ("http", 4096, 10_000))
         self.assertEqual((found.forwarded, found.access_log, found.expose_backend), ("x-forwarded", True, False))
+        self.assertEqual((found.connections_per_client, found.trusted_proxies), (None, ()))
         self.assertEqual((found.timeouts, found.limits), (ListenerTimeouts(), Limits()))
         self.assertEqual((found.name, found.pool, found.routes), ("web", "p", ()))
 
@@ -35,6 +36,46 @@ class ListenerTests(TestCase):
         self.assertEqual((found.access_log, found.expose_backend), (False, True))
         self.assertEqual(found.timeouts, ListenerTimeouts(1, 2, 3, 4, 5, 6, 7))
         self.assertEqual(found.limits, Limits(1024, 9, 0, "reject"))
+
+    def test_forwarded(self) -> None:
+        """Four settings, of which off may be written as false."""
+        for word in ("x-forwarded", "rfc7239", "both", "off"):
+            self.assertEqual(listener(f"forwarded: {word}").forwarded, word)
+        self.assertEqual(listener("forwarded: false").forwarded, "off")
+        self.assertEqual(
+            listener_mistakes("forwarded: rfc7329"),
+            [
+                "5:5: listeners.web.forwarded: must be x-forwarded, rfc7239, both or off "
+                '(got "rfc7329"; did you mean rfc7239?)'
+            ],
+        )
+        self.assertEqual(
+            listener_mistakes("forwarded: true"),
+            ["5:5: listeners.web.forwarded: must be x-forwarded, rfc7239, both or off (got true)"],
+        )
+
+    def test_connections_per_client(self) -> None:
+        """A whole number from 1, or no limit; on either protocol."""
+        self.assertEqual(listener("connections_per_client: 1").connections_per_client, 1)
+        for off in ("null", "off", "false"):
+            self.assertIsNone(listener(f"connections_per_client: {off}").connections_per_client)
+        for wrong, rule in {
+            "0": "must be 1 or more (got 0)",
+            "-5": "must be 1 or more (got -5)",
+            "10000001": "must be 10000000 or less (got 10000001)",
+            "1.5": "must be a whole number (got 1.5)",
+            "true": "must be a whole number (got true)",
+            '"5"': 'must be a whole number (got "5")',
+            "[5]": "must be a whole number (got a list)",
+        }.items():
+            self.assertEqual(
+                listener_mistakes(f"connections_per_client: {wrong}"),
+                [f"5:5: listeners.web.connections_per_client: {rule}"],
+            )
+        text = "listeners: {a: {bind: 80, protocol: tcp, pool: p, connections_per_client: 5}}\n" + POOL
+        loaded = load(text)
+        self.assertEqual(loaded.settings.listeners["a"].connections_per_client, 5)
+        self.assertNotIn("connections_per_client", "".join(loaded.notes))
 
     def test_empty_sections_are_defaults(self) -> None:
         """A section with nothing in it is left out."""
@@ -102,171 +143,13 @@ class ListenerTests(TestCase):
             ],
         )
         lines = (
-            "    protocol: tcp\n    limits: {header_count: 5}\n    forwarded: off\n"
+            "    protocol: tcp\n    limits: {header_count: 5}\n    forwarded: off\n    trusted_proxies: [10.0.0.0/8]\n"
             "    timeouts: {keep_alive: 5s, idle: 5s}\n"
         )
         notes = load(LISTENER + lines + POOL).notes
         self.assertIn("etc/lb.yaml: listeners.web.limits: does nothing where protocol is tcp", notes)
+        self.assertIn("etc/lb.yaml: listeners.web.trusted_proxies: does nothing where protocol is tcp", notes)
         self.assertIn("etc/lb.yaml: listeners.web.timeouts.keep_alive: does nothing where protocol is tcp", notes)
-        self.assertEqual(len([note for note in notes if "does nothing" in note]), 2)
-
-
-class RouteTests(TestCase):
-    def assert_wrong(self, route: str, *messages: str) -> None:
-        """The mistakes of one route, which begins at 6:9."""
-        text = f"listeners:\n  web:\n    bind: 80\n    pool: p\n    routes:\n      - {route}\n{POOL}"
-        self.assertEqual([m.replace("listeners.web.routes[0]", "R") for m in mistakes(text)], list(messages))
-
-    def match(self, written: str) -> Match:
-        return listener(f"routes: [{{match: {written}, pool: p}}]").routes[0].match
-
-    def test_match(self) -> None:
-        """Hosts and header names in lower case, paths in normal form, short forms for one method."""
-        self.assertEqual(self.match("{}"), Match())
-        self.assertEqual(self.match("null"), Match())
-        self.assertEqual(
-            self.match("{host: API.Example.com., path: /v1/*, methods: [GET, POST], headers: {X-Canary: '1'}}"),
-            Match("api.example.com", "/v1/*", frozenset({"GET", "POST"}), (("x-canary", "1"),)),
-        )
-        self.assertEqual(
-            self.match("{host: '*.Example.com', methods: M-SEARCH}"),
-            Match("*.example.com", None, frozenset({"M-SEARCH"})),
-        )
-        self.assertEqual(self.match("{host: '[::0:1]', path: /*}"), Match("[::1]", "/*"))
-        self.assertEqual(self.match("{host: 10.0.0.1, path: /%7eu/%2f/./x}"), Match("10.0.0.1", "/~u/%2F/x"))
-        self.assertEqual(self.match("{host: null, path: null, methods: null, client: [], sni: null}"), Match())
-
-    def test_wrong_matches(self) -> None:
-        """Each part of a match that can never fit is refused."""
-        rule = "must be a host without a port, or *.example.com"
-        self.assert_wrong("{match: {host: 'a.b:80'}, pool: p}", f'6:18: R.match.host: {rule} (got "a.b:80")')
-        self.assert_wrong("{match: {host: '*'}, pool: p}", f'6:18: R.match.host: {rule} (got "*")')
-        self.assert_wrong("{match: {host: 'a.*.b'}, pool: p}", f'6:18: R.match.host: {rule} (got "a.*.b")')
-        rule = "must be an exact path, or a prefix that ends in /*"
-        self.assert_wrong("{match: {path: /v1*}, pool: p}", f'6:18: R.match.path: {rule} (got "/v1*")')
-        self.assert_wrong("{match: {path: /*/x}, pool: p}", f'6:18: R.match.path: {rule} (got "/*/x")')
-        self.assert_wrong(
-            "{match: {path: v1}, pool: p}", '6:18: R.match.path: must be a path that begins with / (got "v1")'
-        )
-        self.assert_wrong(
-            "{match: {path: /a?b}, pool: p}", '6:18: R.match.path: must be a path without a query (got "/a?b")'
-        )
-        self.assert_wrong("{match: {path: /a#b}, pool: p}", '6:18: R.match.path: must be a path without # (got "/a#b")')
-        self.assert_wrong(
-            "{match: {path: /é}, pool: p}", '6:18: R.match.path: must be visible ASCII text without spaces (got "/é")'
-        )
-        self.assert_wrong(
-            "{match: {path: /a/%00}, pool: p}", '6:18: R.match.path: can never match: NUL in the path (got "/a/%00")'
-        )
-        rule = "must be a method such as GET, in capitals"
-        self.assert_wrong(
-            "{match: {methods: [get, 'A B']}, pool: p}",
-            f'6:28: R.match.methods[0]: {rule} (got "get")',
-            f'6:33: R.match.methods[1]: {rule} (got "A B")',
-        )
-        self.assert_wrong(
-            "{match: {headers: {'a b': x, A: 1, B: x, b: x, C: \"x\\r\\n\"}}, pool: p}",
-            '6:28: R.match.headers."a b": is no name of a header',
-            "6:38: R.match.headers.A: must be text: quote it (got 1)",
-            "6:50: R.match.headers.b: is here twice: case does not count in names of headers",
-            '6:56: R.match.headers.C: must be visible ASCII text on one line (got "x\\r\\n")',
-        )
-        self.assert_wrong(
-            "{match: {client: [10.0.0.0/8], sni: a}, pool: p}",
-            "6:18: R.match.client: is not supported yet",
-            "6:40: R.match.sni: is not supported yet",
-        )
-
-    def test_names(self) -> None:
-        """A route without a name is called after its match."""
-        for written, name in {
-            "{}": "*", "{host: a.b, path: /v1/*}": "a.b/v1/*", "{methods: [POST, GET], path: /x}": "GET,POST /x",
-            "{headers: {X-A: '1'}}": "x-a=1", "{host: a.b}": "a.b",
-        }.items():  # fmt: skip
-            self.assertEqual(listener(f"routes: [{{match: {written}, pool: p}}]").routes[0].name, name)
-        self.assertEqual(listener("routes: [{name: api, pool: p}]").routes[0].name, "api")
-
-    def test_respond(self) -> None:
-        """Status, body and headers, all with defaults."""
-        routes = listener(
-            'routes: [{respond: {}}, {respond: {status: 404, body: "no\\n", headers: {Content-Type: text/plain}}}]'
-        ).routes
-        self.assertEqual(
-            [r.respond for r in routes], [Respond(), Respond(404, "no\n", (("Content-Type", "text/plain"),))]
-        )
-        self.assert_wrong("{respond: {status: 100}}", "6:20: R.respond.status: must be 200 or more (got 100)")
-        self.assert_wrong("{respond: {status: 204, body: x}}", "6:10: R.respond: a 204 has no body")
-        self.assert_wrong(
-            "{respond: {headers: {Content-Length: '5', x: \"a\\nb\"}}}",
-            "6:30: R.respond.headers.Content-Length: is set by the balancer itself",
-            '6:51: R.respond.headers.x: must be visible ASCII text on one line (got "a\\nb")',
-        )
-
-    def test_redirect(self) -> None:
-        """A target, with the rest of the path where it ends in *, and a status."""
-        routes = listener(
-            "routes: [{match: {path: /a/*}, redirect: {to: 'https://x/*'}}, "
-            "{redirect: {to: /y, status: 302}}, {redirect: /z/*}]"
-        ).routes
-        self.assertEqual(
-            [r.redirect for r in routes], [Redirect("https://x/*", 308), Redirect("/y", 302), Redirect("/z/*")]
-        )
-        self.assert_wrong("{redirect: {status: 301}}", "6:20: R.redirect.to: is required")
-        self.assert_wrong(
-            "{redirect: {to: /, status: 304}}", "6:28: R.redirect.status: must be 301, 302, 303, 307 or 308 (got 304)"
-        )
-        rule = "must be an http:// or https:// URL or a path, with * at its end only"
-        self.assert_wrong("{redirect: {to: 'ftp://x'}}", f'6:21: R.redirect.to: {rule} (got "ftp://x")')
-        self.assert_wrong("{redirect: {to: '/*/x'}}", f'6:21: R.redirect.to: {rule} (got "/*/x")')
-        self.assert_wrong(
-            '{redirect: {to: "/x\\r\\n"}}',
-            '6:21: R.redirect.to: must be visible ASCII text without spaces (got "/x\\r\\n")',
-        )
-        self.assert_wrong(
-            "{match: {path: /a}, redirect: /b/*}",
-            "6:29: R.redirect: has a target that ends in *, but match.path does not: nothing is left to carry over",
-        )
-
-    def test_one_action(self) -> None:
-        """A route does one thing; what does not act yet counts only where it asks for something."""
-        self.assert_wrong("{match: {}}", "6:9: R: needs pool, respond or redirect")
-        self.assert_wrong("{pool: null, deny: off, split: {}}", "6:9: R: needs pool, respond or redirect")
-        self.assert_wrong("{pool: p, respond: {}}", "6:19: R.respond: cannot stand beside pool: a route does one thing")
-        self.assert_wrong("{deny: 403}", "6:10: R.deny: is not supported yet")
-        self.assert_wrong(
-            "{split: {a: 1}, pool: p}",
-            "6:10: R.split: is not supported yet",
-            "6:25: R.pool: cannot stand beside split: a route does one thing",
-        )
-        self.assert_wrong("{pool: 5}", "6:10: R.pool: must be text: quote it (got 5)")
-
-    def test_off_values(self) -> None:
-        """What does not act yet is taken where it asks for nothing."""
-        off = (
-            "{pool: p, strip_prefix: null, rewrite: {}, request_headers: {set: {}, add: null, remove: []}, "
-            "response_headers: off, "
-            "timeout: null, body_size: null, rate_limit: off, fault: {}, deny: null, split: null, mirror: false}"
-        )
-        self.assert_wrong(off)
-        keys = (
-            "strip_prefix: /x",
-            "rewrite: {path: [a, b]}",
-            "request_headers: {remove: [A]}",
-            "response_headers: {set: {A: b}}",
-            "timeout: 5s",
-            "body_size: 1",
-            "rate_limit: 5/s",
-            "fault: {abort: 500}",
-            "mirror: {pool: p}",
-        )
-        for key in keys:
-            self.assert_wrong(f"{{pool: p, {key}}}", f"6:19: R.{key.partition(':')[0]}: is not supported yet")
-
-    def test_a_route_that_is_none(self) -> None:
-        """Routes are a list of mappings; each that is none is named."""
-        self.assertEqual(listener_mistakes("routes: {}"), ["5:5: listeners.web.routes: must be a list (got a mapping)"])
-        self.assert_wrong("[]", "6:9: R: must be a mapping (got a list)")
-
-    def test_routes_alone(self) -> None:
-        """A listener without a pool serves its routes."""
-        self.assertIsNone(settings("listeners: {a: {bind: 80, routes: [{respond: {}}]}}").listeners["a"].pool)
+        self.assertEqual(len([note for note in notes if "does nothing" in note]), 3)
+        notes = load(LISTENER + "    protocol: tcp\n    trusted_proxies: []\n" + POOL).notes
+        self.assertNotIn("does nothing", "".join(notes))

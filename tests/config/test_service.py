@@ -122,6 +122,7 @@ class AdminTests(TestCase):
                 found, ["10:3: admin.token: is required where bind is not loopback, and must not be empty"]
             )
         self.assertEqual(top_mistakes("admin: {bind: ':9901', token: '${T}'}", {"T": "12345"}), [])
+        self.assertEqual(top_mistakes("admin: {bind: unix:a.sock}"), [])
         for wrong, message in {
             "12345": "must be text: quote it",
             "'a b'": "must be visible ASCII text without spaces",
@@ -133,7 +134,6 @@ class AdminTests(TestCase):
         self.assertEqual(
             top_mistakes("admin: {bind: unix:a, hosts: ['a:80', '*'], read_only: true, dashboard: true}"),
             [
-                "8:9: admin.bind: unix: is not supported yet",
                 '8:31: admin.hosts[0]: must be a host name without a port (got "a:80")',
                 '8:39: admin.hosts[1]: must be a host name without a port (got "*")',
                 "8:45: admin.read_only: is not supported yet",
@@ -184,6 +184,18 @@ class CrossingTests(TestCase):
             ['7:9: admin.bind: clashes with listeners.b.bind in line 3 (got "localhost:9901")'],
         )
         self.assertEqual(mistakes(text.replace("[':80', '127.0.0.1:80']", "81") + "admin: off\n"), [])
+
+    def test_sockets_that_clash(self) -> None:
+        """One path is one socket, however it is written, and no port is asked of it."""
+        text = "listeners:\n  a: {bind: [unix:x.sock, unix:y.sock, ':9902'], pool: p}\n"
+        self.assertEqual(mistakes(text + POOL + "admin: {bind: unix:z.sock}\n"), [])
+        self.assertEqual(
+            mistakes(text + "  b: {bind: unix:./x.sock, pool: p}\n" + POOL + "admin: {bind: unix:../etc/y.sock}\n"),
+            [
+                '3:7: listeners.b.bind: clashes with listeners.a.bind[0] in line 2 (got "unix:./x.sock")',
+                '7:9: admin.bind: clashes with listeners.a.bind[1] in line 2 (got "unix:../etc/y.sock")',
+            ],
+        )
 
     def test_places(self) -> None:
         """Each key's place is kept, for what the system refuses later."""

@@ -138,7 +138,6 @@ class TypeTests(TestCase):
         )
         self.assert_wrong("protocol: off", 'listeners.web.protocol: must be http or tcp (got "off")')
         self.assert_wrong("protocol: false", "listeners.web.protocol: must be http or tcp (got false)")
-        self.assert_wrong("forwarded: rfc7239", "listeners.web.forwarded: rfc7239 is not supported yet")
 
     def test_text(self) -> None:
         """Numbers and booleans are no text: they want quotes. What is shown stays on one line."""

@@ -57,6 +57,17 @@ class CodecContract(TestCase):
             for method in (b"GET", b"HEAD", b"POST"):
                 self.compare(name, stream, lambda pieces, method=method: read_response(pieces, method))  # type: ignore[misc]
 
+    def test_switches(self) -> None:
+        """A switch of protocols is told alike at every cut, with what follows it, or is refused alike."""
+        passed = {name: stream for name, (stream, _) in answers.PASSED_SWITCHES.items()}
+        for name, stream in (answers.REFUSED_SWITCHES | passed).items():
+            for upgrade in (True, False):
+                self.compare(
+                    name,
+                    stream,
+                    lambda pieces, upgrade=upgrade: read_response(pieces, upgrade=upgrade),  # type: ignore[misc]
+                )
+
     def test_a_refusal_comes_at_the_same_byte(self) -> None:
         """Byte by byte, nothing that is refused as a whole is ever told as a whole message first."""
         for name, (stream, status) in corpus.REFUSED.items():

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from twisted.trial.unittest import TestCase
 
-from lbsvc.core.router import Pattern, Route, RoutingTable, normal_host, normal_path
+from lbsvc.core.networks import Networks
+from lbsvc.core.router import LONGEST, MEMORY, Pattern, Route, RoutingTable, normal_host, normal_path
 
 
 def table(*patterns: Pattern, default: bool = True) -> RoutingTable:
@@ -21,8 +22,10 @@ def name_of(
     path: bytes = b"/",
     method: bytes = b"GET",
     headers: Mapping[bytes, bytes] | None = None,
+    client: str = "192.0.2.1",
 ) -> str | None:
-    found = routes.match(host, normal_path(path), method, (headers or {}).get)
+    path = path if path == b"*" else normal_path(path)
+    found = routes.match(host, path, method, (headers or {}).get, client)
     return None if found is None else found.name
 
 
@@ -48,6 +51,36 @@ class Paths(TestCase):
         """A deep prefix is found whatever stands before and after it; the first in order wins."""
         routes = table(Pattern(path=b"/a/b/c/*"), Pattern(path=b"/a/*"), Pattern(path=b"/a/b/*"))
         for path, name in ((b"/a/b/c/d", "0"), (b"/a/b/c", "0"), (b"/a/b/x", "1"), (b"/a", "1"), (b"/b", "default")):
+            self.assertEqual(name_of(routes, path=path), name)
+
+    def test_prefixes_in_other_spellings(self) -> None:
+        """A prefix is normal in the pattern too, with as many slashes and dots as it may have."""
+        for pattern in (b"/a/./*", b"/a//*", b"/x/../a/*", b"/%61/*", b"/a/.*"):
+            routes = table(Pattern(path=pattern))
+            for path, name in ((b"/a", "0"), (b"/a/", "0"), (b"/a/b", "0"), (b"/ab", "default"), (b"/", "default")):
+                self.assertEqual(name_of(routes, path=path), name, pattern)
+        self.assertEqual(name_of(table(Pattern(path=b"/./*")), path=b"/z"), "0")
+
+    def test_exact_beside_prefix(self) -> None:
+        """One path, exact and as a prefix and with a slash behind it: each keeps its place in the order."""
+        exact, prefix, below = Pattern(path=b"/a"), Pattern(path=b"/a/*"), Pattern(path=b"/a/")
+        asked = (b"/a", b"/a/", b"/a/b")
+        self.assertEqual([name_of(table(exact, prefix, below), path=path) for path in asked], ["0", "1", "1"])
+        self.assertEqual([name_of(table(below, exact, prefix), path=path) for path in asked], ["1", "0", "2"])
+        self.assertEqual([name_of(table(prefix, exact, below), path=path) for path in asked], ["0", "0", "0"])
+
+    def test_asterisk(self) -> None:
+        """The target * of OPTIONS is no path: it fits routes that ask for none, not those on the root."""
+        routes = table(Pattern(path=b"/"), Pattern(path=b"//*/x"), Pattern(path=b"/**"), Pattern(path=b"/*"))
+        self.assertEqual(name_of(routes, path=b"*", method=b"OPTIONS"), "3")
+        self.assertEqual(name_of(table(Pattern(path=b"/")), path=b"*", method=b"OPTIONS"), "default")
+        self.assertEqual(name_of(table(Pattern()), path=b"*", method=b"OPTIONS"), "0")
+
+    def test_very_deep(self) -> None:
+        """A path of very many segments, in a pattern and in a request, is compared as any other."""
+        deep = b"/a" * 5000
+        routes = table(Pattern(path=deep + b"/*"), Pattern(path=b"/a/*"))
+        for path, name in ((deep, "0"), (deep + b"/b", "0"), (deep[:-2], "1"), (b"/b" + deep, "default")):
             self.assertEqual(name_of(routes, path=path), name)
 
     def test_everything(self) -> None:
@@ -126,6 +159,43 @@ class Order(TestCase):
         for headers in ({}, {b"x-canary": b"1"}, {b"x-canary": b"2", b"x-y": b"z"}, {b"x-canary": b"1", b"x-y": b"Z"}):
             self.assertEqual(name_of(routes, headers=headers), "default")
 
+    def test_client(self) -> None:
+        """A client must be in one of a route's networks; who has no address is in none but `unix`."""
+        routes = table(
+            Pattern(networks=Networks(["10.0.0.0/8", "2001:db8::/32"])), Pattern(networks=Networks(["unix"]))
+        )
+        asked = ("10.1.2.3", "::ffff:10.1.2.3", "2001:db8::1", "unix", "192.0.2.1", "unknown", "")
+        self.assertEqual([name_of(routes, client=each) for each in asked], [*["0"] * 3, "1", *["default"] * 3])
+        self.assertEqual(name_of(table(Pattern(networks=Networks([])))), "default")
+
+    def test_all_of_a_pattern(self) -> None:
+        """Whatever a pattern asks for, one part that does not fit is enough to pass the route over."""
+        pattern = Pattern("a", b"/x", frozenset({b"GET"}), ((b"h", b"1"),), Networks(["192.0.2.0/24"]))
+        fitting = {"host": "a", "path": b"/x", "method": b"GET", "headers": {b"h": b"1"}, "client": "192.0.2.1"}
+        routes = table(pattern)
+        self.assertEqual(name_of(routes, **fitting), "0")
+        others = {"host": "b", "path": b"/y", "method": b"PUT", "headers": {b"h": b"2"}, "client": "192.0.3.1"}
+        for part, other in others.items():
+            self.assertEqual(name_of(routes, **{**fitting, part: other}), "default", part)
+
+    def test_only_what_is_asked_for(self) -> None:
+        """Headers and the client are looked at only by routes that fit by host, path and method."""
+        asked: list[bytes] = []
+        networks = Networks(["10.0.0.0/8"])
+        headers = ((b"h", b"1"),)
+        routes = RoutingTable(
+            [
+                Route("0", Pattern("b.example", headers=headers), None),
+                Route("1", Pattern(path=b"/b", headers=headers), None),
+                Route("2", Pattern(methods=frozenset({b"PUT"}), headers=headers), None),
+                Route("3", Pattern(networks=networks, headers=headers), None),
+                Route("4", Pattern(), None),
+                Route("5", Pattern(headers=headers), None),
+            ]
+        )
+        found = routes.match("a.example", b"/a", b"GET", asked.append, "192.0.2.1")
+        self.assertEqual((getattr(found, "name", None), asked), ("4", []))
+
     def test_no_default(self) -> None:
         """Without a default nothing is found where nothing fits."""
         self.assertIsNone(name_of(table(Pattern(path=b"/x"), default=False)))
@@ -139,14 +209,40 @@ class Order(TestCase):
         self.assertEqual(repr(table(Pattern())), "<RoutingTable 1 routes, default default>")
 
 
+class Looked(frozenset[bytes]):
+    """Methods that count how often a route was looked at."""
+
+    times = 0
+
+    def __contains__(self, method: object) -> bool:
+        Looked.times += 1
+        return super().__contains__(method)
+
+
 class Cost(TestCase):
     def test_a_thousand_routes(self) -> None:
         """With a thousand routes a request looks at a handful of them."""
-        patterns = [Pattern(host=f"h{n % 50}.example", path=b"/p%d/*" % n) for n in range(500)]
-        patterns += [Pattern(host=f"*.d{n}.example", path=b"/p%d" % n) for n in range(500)]
+        methods = Looked({b"GET"})
+        patterns = [Pattern(f"h{n % 50}.example", b"/p%d/*" % n, methods) for n in range(500)]
+        patterns += [Pattern(f"*.d{n}.example", b"/p%d" % n, methods) for n in range(500)]
         routes = table(*patterns)
-        self.assertEqual(name_of(routes, "h7.example", b"/p457/x"), "457")
-        self.assertEqual(name_of(routes, "x.d123.example", b"/p123"), "623")
-        for host in ("h7.example", "x.d123.example", "nowhere"):
-            found = routes._candidates(host, b"/p457/x/y/z")
-            self.assertLessEqual(sum(len(entries) for entries in found), 1)
+        for host, path, name, looked in (
+            ("h7.example", b"/p457/x", "457", 1),
+            ("x.d123.example", b"/p123", "623", 1),
+            ("x.d123.example", b"/p124", "default", 0),
+            ("nowhere", b"/p457/x/y/z", "default", 0),
+        ):
+            Looked.times = 0
+            self.assertEqual((name_of(routes, host, path), Looked.times), (name, looked))
+
+    def test_memory_of_hosts(self) -> None:
+        """However many hosts are asked for, and however long, a bounded number is remembered; the answers are the same."""
+        routes = table(Pattern("*.example", b"/x"))
+        for n in range(3 * MEMORY // 2):
+            self.assertEqual(name_of(routes, f"h{n}.example", b"/x"), "0")
+            self.assertEqual(name_of(routes, f"h{n}.test", b"/x"), "default")
+            self.assertLessEqual(len(routes._memory), MEMORY)
+        long = "x" * LONGEST + ".example"
+        self.assertEqual([name_of(routes, long, b"/x") for _ in range(2)], ["0", "0"])
+        self.assertNotIn(long, routes._memory)
+        self.assertEqual(name_of(routes, "h0.example", b"/x"), "0")

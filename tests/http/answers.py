@@ -61,6 +61,49 @@ REFUSED: dict[str, bytes] = {
     "interim with coding": answer(TE + b"chunked", status=b"100 Continue") + sized(b"a"),
 }
 
+WEBSOCKET = (b"Upgrade: websocket", b"Connection: Upgrade", b"Sec-WebSocket-Accept: abc=")
+
+
+def switch(*lines: bytes, body: bytes = b"", version: bytes = b"1.1") -> bytes:
+    return answer(*lines, status=b"101 Switching Protocols", version=version, body=body)
+
+
+#: Answers to a request for websocket that are nonsense.
+REFUSED_SWITCHES: dict[str, bytes] = {
+    "no fields": switch(),
+    "no Upgrade": switch(b"Connection: upgrade"),
+    "no Connection": switch(b"Upgrade: websocket"),
+    "Connection names another": switch(b"Upgrade: websocket", b"Connection: keep-alive"),
+    "another protocol": switch(b"Upgrade: h2c", b"Connection: upgrade"),
+    "two protocols": switch(b"Upgrade: websocket, h2c", b"Connection: upgrade"),
+    "TLS too": switch(b"Upgrade: TLS/1.3, websocket", b"Connection: upgrade"),
+    "protocol with version": switch(b"Upgrade: websocket/13", b"Connection: upgrade"),
+    "in 1.0": switch(*WEBSOCKET, version=b"1.0"),
+    "with length": switch(*WEBSOCKET, b"Content-Length: 2", body=b"ab"),
+    "with coding": switch(*WEBSOCKET, TE + b"chunked", body=b"0\r\n\r\n"),
+    "bare LF": switch(b"Upgrade: websocket\nConnection: upgrade"),
+    "space before colon": switch(b"Upgrade : websocket", b"Connection: upgrade"),
+}
+
+#: The same that are right -> (stream, (status, body) of each message); the last body is the other protocol's bytes.
+PASSED_SWITCHES: dict[str, tuple[bytes, list[tuple[int, bytes]]]] = {
+    "switch": (switch(*WEBSOCKET), [(101, b"")]),
+    "switch, first frame": (switch(*WEBSOCKET, body=b"\x81\x02hi"), [(101, b"\x81\x02hi")]),
+    "switch, what looks like an answer": (switch(*WEBSOCKET) + sized(b"evil"), [(101, sized(b"evil"))]),
+    "switch in any case": (switch(b"upgrade: WebSocket", b"connection:close , UPGRADE"), [(101, b"")]),
+    "switch, length 0": (switch(*WEBSOCKET, b"Content-Length: 0"), [(101, b"")]),
+    "switch after interim answers": (
+        answer(status=b"100 Continue") + answer(status=b"103 Early Hints") + switch(*WEBSOCKET, body=b"x"),
+        [(100, b""), (103, b""), (101, b"x")],
+    ),
+    "no switch": (sized(b"no", b"Connection: close"), [(200, b"no")]),
+    "no switch, with the fields of one": (sized(b"no", *WEBSOCKET), [(200, b"no")]),
+    "upgrade required": (
+        answer(b"Content-Length: 0", b"Upgrade: websocket", b"Connection: upgrade", status=b"426 Upgrade Required"),
+        [(426, b"")],
+    ),
+}
+
 #: name -> (method, stream, (status, body) of each message, whether the connection may be used again)
 PASSED: dict[str, tuple[bytes, bytes, list[tuple[int, bytes]], bool]] = {
     "sized": (b"GET", sized(b"hello"), [(200, b"hello")], True),

@@ -13,7 +13,7 @@ from typing import Any
 
 from lbsvc.config.schema import Limits, ListenerTimeouts
 from lbsvc.core.policies import Backoff, RetryPolicy, UpstreamTimeouts
-from lbsvc.http.server import AHEAD
+from lbsvc.http.reading import AHEAD
 from tests.http.ends import Upstream, answers
 from tests.http.road import EXHAUSTED, HOLE, LATER, OPEN, REFUSED, REFUSED_LATER, Client, Road
 

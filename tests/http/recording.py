@@ -68,7 +68,7 @@ class RequestLog:
 
 
 class ResponseLog:
-    """A ResponseSink that writes everything down; interim answers are messages without a body."""
+    """A ResponseSink that writes everything down; interim answers are messages without a body, a switch is one with it."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -85,6 +85,9 @@ class ResponseLog:
     def response_body(self, body: bytes, ended: bool, trailers: bytes) -> None:
         self.messages[-1].more(body, ended, trailers)
 
+    def switched(self, head: ResponseHead, rest: bytes) -> None:
+        self.messages.append(Message((head.status, "switched"), head.wire, rest, ended=True, head=head))
+
 
 def read_requests(pieces: Iterable[bytes], rules: Rules = REQUESTS) -> Told:
     """Feed the pieces as a server does that answers each request at once."""
@@ -100,14 +103,26 @@ def read_requests(pieces: Iterable[bytes], rules: Rules = REQUESTS) -> Told:
     return Told(log.messages, None, (reader.is_idle, reader.is_holding, bytes(reader.buffer)))
 
 
-def read_response(pieces: Iterable[bytes], method: bytes = b"GET", rules: Rules = ANSWERS, eof: bool = True) -> Told:
-    """Feed the pieces of one answer to a request with `method`, then the end of the connection."""
+def read_response(
+    pieces: Iterable[bytes],
+    method: bytes = b"GET",
+    rules: Rules = ANSWERS,
+    eof: bool = True,
+    upgrade: bool = False,
+) -> Told:
+    """Feed the pieces of one answer to a request with `method`, then the end of the connection.
+
+    What comes behind a switch of protocols is joined to what the reader told of it, as a tunnel would.
+    """
     log = ResponseLog()
     reader = ResponseReader(log, rules)
-    reader.expect(method)
+    reader.expect(method, upgrade)
     try:
         for piece in pieces:
-            reader.feed(piece)
+            if log.messages and log.messages[-1].start[-1] == "switched":
+                log.messages[-1].body += piece
+            else:
+                reader.feed(piece)
     except ProtocolViolation as refusal:
         return Told(log.messages, refusal, (reader.surplus,))
     return Told(log.messages, None, (reader.surplus, reader.eof() if eof else None))

@@ -11,23 +11,24 @@ import gc
 import random
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
-from lbsvc.config.schema import ListenerTimeouts, PoolSettings, Respond
+from lbsvc.config.schema import ListenerTimeouts, Match, PoolSettings, Respond, RouteSettings
 from lbsvc.core.backend import Backend
 from lbsvc.core.books import ListenerBooks
 from lbsvc.core.policies import KeptConnections
 from lbsvc.core.pool import Pool
 from lbsvc.core.record import Record
 from lbsvc.core.retry import RetryBudget
-from lbsvc.core.router import Pattern, Route, RoutingTable
 from lbsvc.http.pooling import Upstreams
 from lbsvc.http.server import ServerConnection
-from lbsvc.http.site import Destination, HttpSite, RequestIds, answering
+from lbsvc.http.site import HttpSite, RequestIds
 from lbsvc.net.deadlines import Deadlines
+from lbsvc.routing import TableBuilder
 from tests.http.ends import Answer, End, Upstream, answers
 from tests.kit import builders
 
@@ -126,6 +127,7 @@ class Road:
         pool: dict[str, Any] | None = None,
         listener: dict[str, Any] | None = None,
         own: str | None = None,
+        routes: tuple[RouteSettings, ...] = (),
         unrouted: bool = False,
         kernel: int = 64 * 1024,
         log: Callable[[tuple[Any, ...]], None] | None = None,
@@ -148,17 +150,30 @@ class Road:
         self.upstreams = Upstreams(self.pool_settings, self.pool, reactor, self.deadlines, self.rng)
         settings = builders.listener(**{"pool": "web", **(listener or {})})
         self.books = ListenerBooks("main", "http")
-        default = Route(
-            "default", Pattern(), Destination("default", self.books.route("default", "web"), self.upstreams)
-        )
+        if own is not None:  # what /own/* answers without a backend
+            routes = (*routes, RouteSettings("own", Match(path="/own/*"), respond=Respond(200, own)))
+        settings = replace(settings, routes=routes, pool=None if unrouted else settings.pool)
         self.records: list[Record] = []
         write = log if log is not None else (lambda record: self.records.append(Record(*record)))
-        #: what /own/* answers without a backend
-        answer = answering(Respond(200, own or ""))
-        mine = Route("own", Pattern(path=b"/own/*"), Destination("own", self.books.route("own", "none"), None, answer))
-        table = RoutingTable([mine] if own is not None else (), None if unrouted else default)
+        #: a second pool, of one backend, for splits and mirrors
+        self.other = Pool("other", "round_robin", self.rng)
+        self.other.budget = RetryBudget(0.2)
+        self.other_backend = Backend("other", "o1", "10.0.0.2:9501", "10.0.0.2", 9501)
+        self.other_backend.health = "up"
+        self.other.set_members([self.other_backend])
+        self.other_upstreams = Upstreams(PoolSettings("other", ()), self.other, reactor, self.deadlines, self.rng)
+        pools = {"web": self.upstreams, "other": self.other_upstreams}
+        self.builder = TableBuilder(settings, self.books, pools, self.rng)
         self.site = HttpSite(
-            settings, table, self.books, reactor, self.deadlines, lambda: WALL, RequestIds(b"id"), write
+            settings,
+            self.builder.build(),
+            self.books,
+            reactor,
+            self.deadlines,
+            lambda: WALL,
+            RequestIds(self.rng),
+            write,
+            self.rng,
         )
         self.upstream_ends: list[Upstream] = []
         self.clients: list[Client] = []
@@ -169,8 +184,8 @@ class Road:
     def kept(**keys: Any) -> KeptConnections:
         return KeptConnections(**keys)
 
-    def client(self) -> Client:
-        made = Client(self)
+    def client(self, peer: str = "192.0.2.1") -> Client:
+        made = Client(self, peer)
         self.clients.append(made)
         return made
 
@@ -221,7 +236,10 @@ class Road:
             end.transport.abortConnection()
         self.run()
         self.run(1)
+        for mirroring in self.builder.mirrors:
+            mirroring.close()
         self.upstreams.close_idle()
+        self.other_upstreams.close_idle()
         assert sum(backend.active for backend in self.backends) == 0, "a lease was not released"
         assert sum(backend.connections for backend in self.backends) == 0, "connections are miscounted"
         assert not any(backend.idle for backend in self.backends), "a lost connection is kept"

@@ -55,8 +55,40 @@ class ChunkedTests(TestCase):
         )
         reader = self.read(b"0\r\n" + b"".join(line + b"\r\n" for line in lines) + b"\r\n")[1]
         self.assertEqual(reader.trailers, b"X-Sum: 1\r\n")
-        for name in (b"Set-Cookie", b"Trailer", b"Connection", b"X-Forwarded-For", b"X-Request-Id", b"Content_Length"):
+        for name in (
+            *(b"Set-Cookie", b"Trailer", b"Connection", b"X-Forwarded-For", b"X-Request-Id", b"Content_Length", b"X_Y"),
+            *(b"TE", b"Upgrade", b"Keep-Alive", b"Expect", b"Range", b"If-Match", b"if-none-match", b"Cookie", b"Date"),
+            *(b"Proxy-Anything", b"Sec-Fetch-Site", b"Access-Control-Allow-Origin", b"Accept-Encoding", b"Origin"),
+            *(b"Content-Encoding", b"Content-Type", b"Content-Range", b"X-Original-URL", b"Forwarded", b"Location"),
+        ):
             self.assertEqual(self.read(b"0\r\n%b: x\r\n\r\n" % name)[1].trailers, b"", name)
+        for name in (
+            b"Grpc-Status",
+            b"Content-Digest",
+            b"ETag",
+            b"Server-Timing",
+            b"Signature",
+            b"Authentication-Info",
+        ):
+            self.assertEqual(self.read(b"0\r\n%b:x\r\n\r\n" % name)[1].trailers, name + b": x\r\n", name)
+
+    def test_nominated_trailers(self) -> None:
+        """RFC 9110, 7.6.1: a trailer that the head's Connection names ends here as a header would."""
+        head = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close, X-Hop\r\nTransfer-Encoding: chunked"
+        reader = ChunkedReader(RULES, head)
+        reader.feed(b"0\r\nX-Hop: 1\r\nX-End: 2\r\nx-hop: 3\r\n\r\n")
+        self.assertEqual(reader.trailers, b"X-End: 2\r\n")
+
+    def test_underscored_trailers(self) -> None:
+        """A listener that refuses underscores in header names refuses them in trailers."""
+        for name in (b"X_Y", b"Content_Length"):
+            for underscores, status in (("reject", 400), ("drop", None), ("keep", None)):
+                rules = Rules(underscores=underscores)
+                stream = b"0\r\n%b: 1\r\n\r\n" % name
+                if status is None:
+                    self.assertEqual(self.read(stream, rules=rules)[1].trailers, b"", underscores)
+                else:
+                    self.assertEqual(self.status(stream, rules=rules), status)
 
     def test_trailer_limits(self) -> None:
         """Trailers are bounded by the header's count and size: 431."""
@@ -109,12 +141,55 @@ class ChunkedTests(TestCase):
             self.assertEqual(self.status(*[begin[n : n + 1] for n in range(len(begin))]), 400, begin)
 
     def test_extensions(self) -> None:
-        """Extensions are dropped; long ones, many of them, and control bytes in them are refused."""
-        self.assertEqual(self.read(b'1;a=b\r\nx\r\n1;"\t\xff"\r\ny\r\n0;c\r\n\r\n')[0], b"xy")
+        """Extensions of any lawful form are dropped; long ones and many of them are refused."""
+        for extension in (b";a=b", b";a", b"; a", b';a="\t\xff"', b';a="b\\"c;d"', b';a = b\t; c=\t""', b";!#=~"):
+            self.assertEqual(self.read(b"1%b\r\nx\r\n0%b\r\n\r\n" % (extension, extension))[0], b"x", extension)
         self.assertEqual(self.status(b"1;" + b"e" * 1100 + b"\r\nx\r\n"), 400)
         self.assertEqual(self.status((b"1;" + b"e" * 1000 + b"\r\nx\r\n") * 17), 400)
-        for wrong in (b"\x00", b"\x7f", b"a\rb", b"a\nb"):
-            self.assertEqual(self.status(b"1;%b\r\nx\r\n0\r\n\r\n" % wrong), 400, wrong)
+
+    def test_unlawful_extensions(self) -> None:
+        """RFC 9112, 7.1.1: what is no list of names with values is refused, on the last chunk too; so is space before it."""
+        for wrong in (
+            *(b"\x00", b"\x7f", b"a\rb", b"a\nb", b"", b" ", b";a", b"a;", b"=", b"=b", b"a=", b"a b", b"a ", b"a=b "),
+            *(
+                b"a[",
+                b"\xe9",
+                b"a=\xe9",
+                b'a="',
+                b'"a"',
+                b'a="b"c',
+                b'a="\\"',
+                b'a="\x00"',
+                b"a=b=c",
+                b"a==b",
+                b"a='b c'",
+            ),
+        ):
+            for size in (b"1", b"0"):
+                self.assertEqual(self.status(b"%b;%b\r\nx\r\n0\r\n\r\n" % (size, wrong)), 400, wrong)
+        for wrong in (b" ;a", b"\t;a", b"\r;a", b" "):
+            self.assertEqual(self.status(b"1%b\r\nx\r\n0\r\n\r\n" % wrong), 400, wrong)
+
+    def test_extensions_cost_little(self) -> None:
+        """Masses of white space and quotes in an extension are refused or taken by one pass over them."""
+        for extension in (
+            b";a" + b" " * 1000,
+            b";" + b" \t" * 500,
+            b';a="' + b"\\" * 1000,
+            b";a" * 500,
+            b';a=""' * 200,
+        ):
+            for _ in range(16):
+                try:
+                    self.read(b"1%b\r\nx\r\n" % extension)
+                except ProtocolViolation as refusal:
+                    self.assertEqual(refusal.status, 400)
+
+    def test_bare_cr_in_trailers(self) -> None:
+        """Lines that somebody ends by CR alone are refused without waiting for the end of the last."""
+        for begin in (b"0\r\nA: b\rC", b"0\r\n\rX", b"0\r\nA: b\r\r"):
+            self.assertEqual(self.status(begin), 400, begin)
+            self.assertEqual(self.status(*[begin[n : n + 1] for n in range(len(begin))]), 400, begin)
 
     def test_line_length_at_any_cut(self) -> None:
         """The longest size line passes and one byte more does not, whole or in pieces."""

@@ -11,11 +11,14 @@ from lbsvc.http.fields import (
     HOST,
     IDENTITY,
     PLAIN,
+    SHADOW,
     UNDERSCORE,
+    UPGRADE,
     Rules,
     is_authority,
     is_token,
     judge,
+    nominated,
     read_section,
 )
 from lbsvc.http.messages import CHUNKED, UNSAID, Section
@@ -39,15 +42,17 @@ class GrammarTests(TestCase):
         """A host, and perhaps a port up to 65535: names, IPv4, IPv6 in brackets."""
         for text in (
             *(b"a", b"a.b-c_d~", b"1.2.3.4", b"1.2.3.4:80", b"a:", b"a:0", b"a:65535", b"a:00080"),
-            *(b"[::1]", b"[::1]:80", b"[2001:DB8::1]:", b"[::ffff:1.2.3.4]", b"a,b;c=d"),
+            *(b"[::1]", b"[::1]:80", b"[2001:DB8::1]:", b"[::ffff:1.2.3.4]", b"a!b;c=d"),
+            *(b"a.", b"a.b.:80", b"xn--bcher-kva.example", b"_dmarc.a", b"*", b"-"),
         ):
             self.assertTrue(is_authority(text), text)
 
     def test_no_authorities(self) -> None:
-        """Nothing empty, no userinfo, no path, no bad port, no half brackets, no zone, no bad escape."""
+        """Nothing empty, no userinfo, no path, no bad port, no half brackets, zone, escape, list or empty label."""
         for text in (
             *(b"", b":", b":80", b"u@a", b"a/", b"a?", b"a#", b"a b", b"a\\b", b'a"', b"a<", b"a\xe9", b"a\x00"),
             *(b"a:b", b"a:-1", b"a:+1", b"a: 1", b"a:65536", b"a:000080", b"a:1:2", b"::1", b"a%", b"a%4", b"a%zz"),
+            *(b"a%41", b"a,b", b",", b".", b"..", b".a", b"a..b", b"a..", b".:80", b"a:80,b:80"),
             *(b"[", b"[]", b"[::1", b"::1]", b"[::1]a", b"[::1]80", b"[::1]:x", b"[[::1]]", b"[1:2]", b"[1.2.3.4]"),
             *(b"[fe80::1%eth0]", b"[fe80::1%25eth0]", b"[v1.a]", b"[::g]", b"a[::1]", b"[\xe9]", b"[ ::1]"),
         ):
@@ -65,9 +70,12 @@ class GrammarTests(TestCase):
     def test_kinds(self) -> None:
         """Names have their kinds in any case."""
         for name, kind in (
-            *((b"Upgrade", DROPPED), (b"tE", DROPPED), (b"Proxy-Connection", DROPPED), (b"HOST", HOST)),
-            *((b"X-Forwarded-Prefix", IDENTITY), (b"Forwarded", IDENTITY), (b"X_Real_IP", UNDERSCORE)),
-            *((b"x-forwarded_for", UNDERSCORE), (b"X-Forward", PLAIN), (b"Via", PLAIN), (b"Trailer", PLAIN)),
+            *((b"Upgrade", UPGRADE), (b"tE", DROPPED), (b"Proxy-Connection", DROPPED), (b"HOST", HOST)),
+            *((b"X-Forwarded-Prefix", IDENTITY), (b"Forwarded", IDENTITY), (b"X-Forwarded-A_B", IDENTITY)),
+            *((b"True-Client-IP", IDENTITY), (b"X-Original-URL", IDENTITY), (b"Proxy", IDENTITY)),
+            *((b"X-Forward", PLAIN), (b"Via", PLAIN), (b"Trailer", PLAIN), (b"X_Y", UNDERSCORE), (b"_", UNDERSCORE)),
+            *((b"X_Real_IP", SHADOW), (b"x-forwarded_for", SHADOW), (b"Content_Length", SHADOW), (b"TE_", UNDERSCORE)),
+            *((b"Transfer_encoding", SHADOW), (b"X_REQUEST-ID", SHADOW), (b"Keep_Alive", SHADOW)),
         ):
             self.assertEqual(judge(name + b": x", RULES)[3], kind, name)
 
@@ -131,6 +139,85 @@ class SectionTests(TestCase):
         self.assertEqual((found.close, found.keep_alive, found.wire), (True, True, b""))
         found = section(b"Connection: not-close")
         self.assertEqual((found.close, found.keep_alive), (False, False))
+
+    def test_upgrade(self) -> None:
+        """Websocket is asked for by both fields, in HTTP/1.1, in any case, and among other things in either."""
+        both = (b"Upgrade: websocket", b"Connection: upgrade")
+        for lines in (
+            both,
+            both[::-1],
+            (b"Upgrade: h2c, WebSocket", b"Connection: keep-alive,\tUpgrade"),
+            (b"Upgrade: h2c", b"Connection: close", b"upgrade:websocket", b"connection: UPGRADE"),
+        ):
+            found = section(*lines)
+            self.assertEqual((found.upgrade, found.wire), (True, b""), lines)
+            self.assertFalse(section(*lines, minor=0).upgrade, lines)
+
+    def test_no_upgrade(self) -> None:
+        """One field without the other asks for nothing, nor do other protocols; none of them goes on."""
+        for lines in (
+            (b"Upgrade: websocket",),
+            (b"Connection: upgrade",),
+            (b"Connection: upgrade", b"Upgrade:"),
+            (b"Connection: keep-alive", b"Upgrade: websocket"),
+            (b"Connection: upgrades", b"Upgrade: websocket"),
+            (b"Connection: websocket", b"Upgrade: websocket"),
+            (b"Connection: upgrade", b"Upgrade: h2c"),
+            (b"Connection: upgrade", b"Upgrade: websocket/13"),
+            (b"Connection: upgrade", b"Upgrade: web socket"),
+            (b"Connection: upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA"),
+            (b"Connection: upgrade", b"Upgrade: totally-made-up/1.0"),
+        ):
+            found = section(*lines)
+            self.assertEqual((found.upgrade, found.wire), (False, b""), lines)
+
+    def test_answers_upgrade_to_one_thing(self) -> None:
+        """An answer that grants websocket names nothing else."""
+        rules = Rules(request=False)
+        self.assertTrue(section(b"Upgrade: WebSocket", b"Connection: upgrade", rules=rules).upgrade)
+        for value in (b"websocket, h2c", b"TLS/1.3, websocket", b"websocket,", b"h2c"):
+            self.assertFalse(section(b"Upgrade: " + value, b"Connection: upgrade", rules=rules).upgrade, value)
+
+    def test_identity(self) -> None:
+        """What is said about who asks is kept apart, in order and as it came; in answers it is a field like others."""
+        lines = (b"X-Forwarded-For: 1", b"A: b", b"x-real-ip: 2", b"X-Forwarded-For:3")
+        found = section(*lines)
+        self.assertEqual(
+            [f[:2] for f in found.identity],
+            [(b"x-forwarded-for", b"1"), (b"x-real-ip", b"2"), (b"x-forwarded-for", b"3")],
+        )
+        self.assertEqual(found.wire, b"A: b\r\n")
+        self.assertIsNone(found.get(b"x-real-ip"))
+        found = section(*lines, rules=Rules(request=False))
+        self.assertEqual((found.identity, len(found.fields)), ([], 4))
+
+    def test_connection_does_not_hide_who_asks(self) -> None:
+        """Naming X-Forwarded-For in Connection does not take away what a trusted proxy has said in it."""
+        found = section(b"Connection: close, X-Forwarded-For, Forwarded", b"X-Forwarded-For: 1", b"Forwarded: for=1")
+        self.assertEqual([f[0] for f in found.identity], [b"x-forwarded-for", b"forwarded"])
+
+    def test_underscores(self) -> None:
+        """Kept names do not come with those that shadow what we frame by or replace; in answers all of them go on."""
+        lines = (b"X_Y: 1", b"Content_Length: 5", b"Transfer_Encoding: chunked", b"X_Forwarded_For: 1", b"Host_: a")
+        found = section(*lines, rules=Rules(underscores="keep"))
+        self.assertEqual((found.wire, found.body, found.identity), (b"X_Y: 1\r\nHost_: a\r\n", UNSAID, []))
+        self.assertEqual(section(*lines, rules=Rules(underscores="drop")).wire, b"")
+        for line in lines:
+            self.assertEqual(self.status(line, rules=Rules(underscores="reject")), 400, line)
+        self.assertEqual(len(section(*lines, rules=Rules(request=False)).fields), 5)
+
+    def test_nominated(self) -> None:
+        """The names that Connection takes away are found in a head as it came, in any case and number of lines."""
+        lines = (
+            b"GET / HTTP/1.1",
+            b"Host: connection",
+            b"CONNECTION:Close ,\tX-A",
+            b"X-B: Connection: d",
+            b"Connection: x-c",
+        )
+        self.assertEqual(nominated(b"\r\n".join(lines) + b"\r\n\r\n"), {b"close", b"x-a", b"x-c"})
+        self.assertEqual(nominated(b"GET / HTTP/1.1\r\nA: b"), set())
+        self.assertEqual(nominated(b""), set())
 
     def test_request_ids(self) -> None:
         """A request id is up to 128 visible bytes, or there is none."""

@@ -10,7 +10,17 @@ from lbsvc.http.fields import Rules
 from lbsvc.http.h1 import REMEMBERED, check_incomplete
 from lbsvc.http.h1_responses import ResponseReader
 from lbsvc.http.messages import ResponseHead
-from tests.http.answers import PASSED, REFUSED, TE, answer, sized
+from tests.http.answers import (
+    PASSED,
+    PASSED_SWITCHES,
+    REFUSED,
+    REFUSED_SWITCHES,
+    TE,
+    WEBSOCKET,
+    answer,
+    sized,
+    switch,
+)
 from tests.http.recording import ANSWERS, Message, ResponseLog, bytewise, read_response
 
 
@@ -45,6 +55,49 @@ class CorpusTests(TestCase):
             told = read_response([stream])
             self.assertEqual(told.state[1], lawful, stream)
             self.assertEqual(all(m.ended for m in told.messages) and bool(told.messages), lawful, stream)
+
+
+class SwitchTests(TestCase):
+    def test_refused(self) -> None:
+        """A 101 that is not to websocket by both fields, or has a body, is a violation though one was asked for."""
+        for name, stream in REFUSED_SWITCHES.items():
+            self.assertEqual(read_response([stream], upgrade=True).status, 502, name)
+
+    def test_passed(self) -> None:
+        """A switch is told once with the bytes behind its head; another answer is an answer though one was asked for."""
+        for name, (stream, expected) in PASSED_SWITCHES.items():
+            told = read_response([stream], upgrade=True)
+            self.assertIsNone(told.refusal, name)
+            self.assertEqual([(m.start[0], m.body) for m in told.messages], expected, name)
+
+    def test_nobody_asked(self) -> None:
+        """A lawful 101 is a violation where this request has not asked, though the one before it on the connection had."""
+        for name, (stream, expected) in PASSED_SWITCHES.items():
+            if expected[-1][0] == 101:
+                self.assertEqual(read_response([stream]).status, 502, name)
+        log = ResponseLog()
+        reader = ResponseReader(log, ANSWERS)
+        reader.expect(b"GET", upgrade=True)
+        reader.feed(sized(b"no"))
+        reader.expect(b"GET")
+        self.assertRaises(ProtocolViolation, reader.feed, switch(*WEBSOCKET))
+        self.assertEqual([m.start[0] for m in log.messages], [200])
+
+    def test_never_again(self) -> None:
+        """Behind a switch the connection may not carry HTTP again, and its end is no answer's end."""
+        log = ResponseLog()
+        reader = ResponseReader(log, ANSWERS)
+        reader.expect(b"GET", upgrade=True)
+        reader.feed(switch(*WEBSOCKET))
+        self.assertEqual((reader.surplus, reader.has_begun, reader.eof()), (True, False, False))
+        self.assertEqual([m.start for m in log.messages], [(101, "switched")])
+
+    def test_head(self) -> None:
+        """The head of a switch says so, and has the end-to-end fields only: who writes it on adds its own two."""
+        (message,) = read_response([switch(*WEBSOCKET)], upgrade=True).messages
+        assert isinstance(message.head, ResponseHead)
+        self.assertTrue(message.head.section.upgrade)
+        self.assertEqual(message.lines, b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: abc=\r\n")
 
 
 class HeadTests(TestCase):
@@ -185,10 +238,20 @@ class ConnectionTests(TestCase):
         self.reader.feed(sized(b"ok"))
         self.assertEqual([m.start[0] for m in self.log.messages], [100, 200])
 
+    def test_trailers(self) -> None:
+        """Trailers of an answer go on but for those that its Connection names, on a head that was met before too."""
+        stream = answer(TE + b"chunked", b"Connection: X-Hop", body=b"0\r\nX-Hop: 1\r\nGrpc-Status: 0\r\n\r\n")
+        for _ in range(2):
+            self.reader.expect(b"GET")
+            self.reader.feed(stream)
+        self.assertEqual([m.trailers for m in self.log.messages], [b"Grpc-Status: 0\r\n"] * 2)
+
     def test_refused_before_its_end(self) -> None:
         """What cannot become an answer is refused without waiting for more."""
-        self.reader.expect(b"GET")
-        self.assertRaises(ProtocolViolation, self.reader.feed, b"<ht")
+        for begin in (b"<ht", b"HTTP/1.1 200 OK\n", b"HTTP/1.1 200 OK\rA", b"HTTP/1.1 200 OK\r\nA: b\rC"):
+            reader = ResponseReader(self.log, ANSWERS)
+            reader.expect(b"GET")
+            self.assertRaises(ProtocolViolation, reader.feed, begin)
 
     def test_long_heads_are_not_kept(self) -> None:
         """A connection remembers no head longer than REMEMBERED."""

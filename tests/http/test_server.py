@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lbsvc.http.server import AHEAD, GRACE, TURN
+from lbsvc.http.reading import AHEAD, TURN
+from lbsvc.http.server import GRACE
 from tests.http.road import DATE, Road, RoadCase
 
 GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"

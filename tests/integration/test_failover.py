@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 from tests.integration.cases import ProcessTestCase
-from tests.kit.processes import Nginx, RawClient, free_ports, get, until
-from tests.kit.upstreams import Answer, Forever, RecordingBackend, Send, response
+from tests.kit.processes import Balancer, Nginx, RawClient, free_ports, get, until
+from tests.kit.programs import Wrk
+from tests.kit.upstreams import Answer, Conversation, Forever, Hang, RecordingBackend, Request, Send, Step, response
 
 QUICK = {"type": "http", "path": "/health", "interval": "100ms", "timeout": "1s", "rise": 1, "fall": 1}
 
@@ -72,6 +75,108 @@ class KilledBackendTests(ProcessTestCase):
         self.start_nginx(ports[1])
         until(lambda: get(port).status == 200, "back in service")
         self.assertEqual(get(port).body, b"%d" % ports[1])
+
+
+class WrkTests(ProcessTestCase):
+    """A load of GETs by wrk, which counts every error that a client can see."""
+
+    def start_nginx(self, port: int, place: str = "") -> Nginx:
+        location = f'location / {{ return 200 "{port}"; }} {place}'
+        return self.nginx(
+            f"server {{ listen 127.0.0.1:{port} backlog=1024; keepalive_requests 1000000; {location} }}", port
+        )
+
+    def served(self, balancer: Balancer, port: int) -> float:
+        return balancer.metric("lbsvc_backend_requests_total", backend=f"127.0.0.1:{port}", code="2xx")
+
+    def unfinished(self, balancer: Balancer) -> float:
+        """What wrk left unanswered when its time was over."""
+        return balancer.metric("lbsvc_http_requests_total", code="499")
+
+    def kill_under_load(self, pool: Mapping[str, Any], path: str = "/", **keys: Any) -> Balancer:
+        """kill -9 of one of three under load; wrk must have seen nothing but 2xx, and the others go on."""
+        ports = free_ports(3)
+        servers = [self.start_nginx(port, **keys) for port in ports]
+        balancer, port = self.serve(*[f"127.0.0.1:{each}" for each in ports], pool=pool, access_log="off")
+        load = Wrk(f"http://127.0.0.1:{port}{path}", folder=self.scratch(), seconds=4)
+        self.addCleanup(load.stop)
+        until(lambda: self.served(balancer, ports[0]) > 100, "under load")
+        servers[0].process.kill()
+        servers[0].process.wait()
+        before = [self.served(balancer, each) for each in ports]
+        until(lambda: self.served(balancer, ports[1]) > before[1] + 100, "served by the second")
+        until(lambda: self.served(balancer, ports[2]) > before[2] + 100, "served by the third")
+        self.assertIsNone(load.process.poll(), "the load was over before the backend was killed")
+        report = load.result()
+        self.assertEqual(report.errors, {})
+        self.assertGreater(report.requests, 1000)
+        self.assertGreater(balancer.metric("lbsvc_retries_total"), 0)
+        answered = balancer.metric("lbsvc_http_requests_total", code="200")
+        self.assertGreaterEqual(answered, report.requests)
+        self.assertEqual(balancer.metric("lbsvc_http_requests_total") - answered, self.unfinished(balancer))
+        return balancer
+
+    def test_killed_with_checks(self) -> None:
+        """With checks ten times a second: no error, and the backend is down."""
+        balancer = self.kill_under_load({"health_check": QUICK})
+        self.assertEqual(balancer.metric("lbsvc_backend_state", state="down"), 1)
+
+    def test_killed_without_checks(self) -> None:
+        """With nobody to say that it is dead but the failed requests themselves: no error either."""
+        self.kill_under_load({"health_check": "off"})
+
+    def test_killed_between_checks(self) -> None:
+        """With the checks of the defaults, five seconds apart: no error in the gap."""
+        self.kill_under_load({"health_check": {"type": "tcp"}})
+
+    def test_restarted_again_and_again(self) -> None:
+        """Backends that are killed and started in turn, as in a careless deployment: two of three are always there."""
+        ports = free_ports(3)
+        servers = {port: self.start_nginx(port) for port in ports}
+        balancer, port = self.serve(
+            *[f"127.0.0.1:{each}" for each in ports], pool={"health_check": QUICK}, access_log="off"
+        )
+        load = Wrk(f"http://127.0.0.1:{port}/", folder=self.scratch(), seconds=6)
+        self.addCleanup(load.stop)
+        for each in ports:
+            name = f"127.0.0.1:{each}"
+            until(lambda each=each: self.served(balancer, each) > 100, f"{name} under load")
+            servers[each].process.kill()
+            servers[each].process.wait()
+            until(lambda name=name: balancer.metric("lbsvc_backend_state", backend=name, state="down"), f"{name} down")
+            self.start_nginx(each)
+            until(lambda name=name: balancer.metric("lbsvc_backend_state", backend=name, state="up"), f"{name} up")
+        self.assertEqual(load.result().errors, {})
+
+
+class RecoveryTests(ProcessTestCase):
+    def test_one_check_is_enough(self) -> None:
+        """Every backend down: 503. The first check that passes brings service back: there never is a second one."""
+
+        class FirstOnly(Step):
+            def __init__(self) -> None:
+                self.checks = 0
+
+            def run(self, talk: Conversation) -> None:
+                Request().run(talk)
+                if b"GET /health " in talk.received:
+                    self.checks += 1
+                    if self.checks > 1:
+                        Hang().run(talk)
+                talk.send(response(b"back", "200 OK", "Connection: close"))
+
+        ports = free_ports(2)
+        check = {**QUICK, "interval": "500ms"}
+        balancer, port = self.serve(*[f"127.0.0.1:{each}" for each in ports], pool={"health_check": check})
+        until(lambda: balancer.metric("lbsvc_backend_state", state="down") == 2, "both down")
+        answer = get(port)
+        self.assertEqual((answer.status, answer.body.split()[1]), (503, b"no_backend"))
+        once = FirstOnly()
+        self.backend(RecordingBackend([once], port=ports[1]))
+        until(lambda: get(port).body == b"back", "back in service")
+        names = [line["event"] for line in balancer.events() if line.get("backend") == f"127.0.0.1:{ports[1]}"]
+        self.assertEqual(names[-1], "backend.up")
+        until(lambda: any(line["event"] == "pool.available" for line in balancer.events()), "said so")
 
 
 class DialTests(ProcessTestCase):

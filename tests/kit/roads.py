@@ -77,7 +77,7 @@ class Road:
         self.site.on_open = self.opened.append
         self.site.on_close = self._count_closed
 
-    def _count_closed(self) -> None:
+    def _count_closed(self, peer: str) -> None:
         self.closed += 1
 
     def connect(self, peer: HalfClosingPeer | None = None) -> HalfClosingPeer:

@@ -53,7 +53,7 @@ class OpenTests(BindTestCase):
 
     def test_without_ipv6(self) -> None:
         """Where there is no IPv6, ":8080" is an IPv4 socket."""
-        with patch("lbsvc.net.listener._has_ipv6", return_value=False):
+        with patch("lbsvc.net.binding._has_ipv6", return_value=False):
             self.assertEqual(self.names(self.opened(bind(":0"))), ["0.0.0.0"])
 
     def test_literals(self) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import TestCase
 
+from lbsvc.core.backend import Backend
 from lbsvc.core.policies import HealthCheckPolicy
 from lbsvc.net.checks import LARGEST_BODY, LARGEST_HEAD, Check, check_for
 from tests.core.members import member
@@ -76,6 +77,22 @@ class Requests(TestCase):
         peer = net.dials[0].peer
         assert peer is not None
         self.assertIn(b"\r\nHost: a.example:80\r\n", bytes(peer.received))
+
+    def test_unix(self) -> None:
+        """A backend on a unix socket is asked there, by the name localhost unless the policy has another."""
+        policies = {
+            b"localhost": HealthCheckPolicy(type="http"),
+            b"shop.example": HealthCheckPolicy(type="http", host="shop.example", port=9000),
+        }
+        for host, policy in policies.items():
+            net = Net()
+            backend = Backend("web", "unix:run/a.sock", "unix:run/a.sock", "/srv/run/a.sock", 0)
+            check_for(net.clock, policy, backend, lambda ok, detail: None).begin(net.dial)
+            net.settle()
+            (dialled,) = net.dials
+            assert dialled.peer is not None
+            self.assertEqual((dialled.host, dialled.port), ("/srv/run/a.sock", 0))
+            self.assertIn(b"\r\nHost: %b\r\n" % host, bytes(dialled.peer.received))
 
 
 class Answers(TestCase):

@@ -19,9 +19,10 @@ from tests.net.reactors import PATIENCE, ReactorCase, Side
 class Accepted(Side):
     """A connection that tells its listener what a road tells it."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, peer: str) -> None:
         super().__init__()
         self.listener = listener
+        self.peer = peer
 
     def connectionMade(self) -> None:
         self.listener.connected(self.transport.fileno())
@@ -29,7 +30,7 @@ class Accepted(Side):
 
     def connectionLost(self, reason: Any = None) -> None:
         super().connectionLost(reason)
-        self.listener.lost()
+        self.listener.lost(self.peer)
 
 
 class ListenerTestCase(ReactorCase):
@@ -55,7 +56,7 @@ class ListenerTestCase(ReactorCase):
         return listener
 
     def make(self, peer: str) -> Accepted:
-        self.made.append(Accepted(self.listener))
+        self.made.append(Accepted(self.listener, peer))
         return self.made[-1]
 
     def client(self, address: int = 0) -> socket.socket:

@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import socket
+import stat
 import tempfile
 from typing import Any
 
@@ -261,6 +262,7 @@ class AdoptTests(PortCase):
             for factory, kind in ((LeanServing(), FastUnixServer), (Serving(), unix.Server)):
                 path = os.path.join(folder, kind.__name__)
                 skt = self.listening(socket.AF_UNIX, path)
+                os.chmod(path, 0o600)
                 port = self.reactor.adoptStreamPort(skt.fileno(), socket.AF_UNIX, factory)
                 far = socket.socket(socket.AF_UNIX)
                 self.ends.append(far)
@@ -275,7 +277,7 @@ class AdoptTests(PortCase):
                 self.turn()
                 self.assertEqual((far.recv(10), transport.getTcpNoDelay()), (b"hello", False))
                 if kind is FastUnixServer:
-                    self.assertEqual(factory.addresses, [("", 0)])
+                    self.assertEqual(factory.addresses, [("unix", 0)])
                 port.stopListening()
                 self.turn()
                 if kind is FastUnixServer:
@@ -283,6 +285,8 @@ class AdoptTests(PortCase):
                     watch = select.poll()
                     watch.register(skt)
                     self.assertEqual(watch.poll(0), [])
+                # Its file is that of whoever made it, as it is.
+                self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o600)
 
     def test_lean_listen_unix(self) -> None:
         """listenUNIX serves a lean factory lean, and takes its path away when it stops."""

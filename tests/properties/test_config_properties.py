@@ -3,29 +3,49 @@
 from __future__ import annotations
 
 import tempfile
+from urllib.parse import urlsplit
 
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from lbsvc.config import document
 from lbsvc.config.loader import Loaded, from_options, load_file, load_text
 from lbsvc.config.scalars import resolve
+from lbsvc.config.schema import RouteSettings
 from lbsvc.config.values import parse_duration, parse_share, parse_size
-from lbsvc.errors import ConfigErrors
+from lbsvc.core.networks import Networks
+from lbsvc.core.paths import normal_path
+from lbsvc.errors import ConfigErrors, ProtocolViolation
+from lbsvc.http.edits import Edits
+from lbsvc.http.messages import RequestHead, Section
+from lbsvc.http.responses import redirect
+from lbsvc.routing import pools_of
 
 RIGHT = """\
 listeners:
   web:
     bind: [":8080", "[::1]:443"]
+    connections_per_client: 100
+    trusted_proxies: [10.0.0.0/8, "::1", unix]
+    forwarded: both
     timeouts: &t {idle: 10m, write: 5}
     limits: {header_size: 32KiB, body_size: null}
     routes:
-      - match: {host: "*.example.com", path: /v1/*, methods: [GET], headers: {X-Canary: "1"}}
+      - match: {host: "*.example.com", path: /v1/*, methods: [GET], headers: {X-Canary: "1"}, client: 10.0.0.0/8}
         pool: web
+        strip_prefix: /v1
+        rewrite: {path: ["^/u/([0-9]+)$", "/users/\\\\1"]}
+        request_headers: {set: {X-From: lb, Host: a.b}, add: {X-A: b}, remove: [X-Debug]}
+        response_headers: {set: {Strict-Transport-Security: max-age=1}, remove: Server}
+        timeout: 30s
+        body_size: 1MiB
+        fault: {delay: 200ms, abort: 503, percent: 5%}
+      - {match: {path: /internal/*}, deny: 403}
+      - {split: {web: 95}, mirror: {pool: web, percent: 10%}}
       - respond: {status: 200, body: "pong\\n", headers: {Content-Type: text/plain}}
-      - redirect: {to: "https://example.com/*", status: 308}
+      - redirect: {to: "https://{host}/*", status: 308}
     pool: ${POOL:-web}
   db: {bind: 127.0.0.1:5432, protocol: tcp, timeouts: {<<: *t}, pool: web}
 pools:
@@ -35,7 +55,7 @@ pools:
       - {address: 10.0.0.1:8001, name: a, weight: "${W}", backup: false}
       - http://10.0.0.2:8002
     health_check: {path: /health, expect_status: [200-299, 304], interval: 5s}
-    retry: {attempts: 2, when: [reset], backoff: {initial: 0s, max: 1s}, budget: 20%}
+    retry: {attempts: 2, when: [reset, 5xx], per_try_timeout: 1s, backoff: {initial: 0s, max: 1s}, budget: 20%}
     sticky: off
 admin: {bind: 127.0.0.1:9901, token: "${TOKEN:-}"}
 access_log: {path: "-", sample: 100%}
@@ -65,6 +85,7 @@ PIECES = st.sampled_from(
             "\ud800",
         ),
         *('"\\uD800"', "x-", "tcp", "listeners:", "pools:", "\x85", "é", "unix:", "[::1]", "%2f", "/*"),
+        *("{host}", "{", "\\\\1", "(", "[[", "/8", "*", "$1", "\\\\g<"),
     ]
 )
 KEYS = [
@@ -72,6 +93,8 @@ KEYS = [
     "to", "status", "body", "timeouts", "idle", "limits", "backends", "address", "name", "weight", "backup",
     "algorithm", "health_check", "type", "expect_status", "retry", "when", "backoff", "initial", "queue", "size",
     "connections", "keep_alive", "token", "dashboard", "x-note", "tls", "sticky", "listeners", "pools", "admin",
+    "client", "trusted_proxies", "strip_prefix", "rewrite", "request_headers", "response_headers", "set", "add", "remove",
+    "timeout", "fault", "delay", "abort", "percent", "deny", "split", "mirror", "per_try_timeout", "connections_per_client",
 ]  # fmt: skip
 TREES = st.recursive(
     st.none()
@@ -87,13 +110,48 @@ TREES = st.recursive(
 QUICK = settings(max_examples=100, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 
 
+def text_of(alphabet: str, length: int) -> st.SearchStrategy[str]:
+    return st.text(alphabet=alphabet, max_size=length)
+
+
+#: Paths as a request line can carry them.
+PATHS = text_of("/ab.1%2fF;\\\\@", 12).map(lambda text: "/" + text)
+#: Names of headers of which some are the balancer's.
+NAMES = ["Host", "host", "Connection", "Content-Length", "transfer-encoding", "X-Request-Id", "Date", "TE", "a", "X_A"]
+LINES = text_of("a b:\t\r\n\0é.", 6)
+TARGET_PARTS = [
+    *(
+        "https://",
+        "http:",
+        "{scheme}://",
+        "//",
+        "/",
+        "\\\\",
+        "good.example",
+        "{host}",
+        "{path}",
+        "{uri}",
+        "{query}",
+        "*",
+        "?",
+    ),
+    *("#", ":80", "@", "x"),
+]
+
+
 def outcome(text: str | bytes, env: dict[str, str] | None) -> Loaded | ConfigErrors:
     """What comes of a text; every mistake is one printable line that tells no secret."""
     try:
         loaded = load_text(text, "f", env)
         for listener in loaded.settings.listeners.values():
-            for pool in [listener.pool, *(route.pool for route in listener.routes)]:
+            Networks(listener.trusted_proxies)
+            for pool in [listener.pool, *(pool for route in listener.routes for pool in pools_of(route))]:
                 assert pool is None or loaded.settings.pools[pool].backends
+            for route in listener.routes:
+                actions = (route.pool, route.respond, route.redirect, route.deny, route.split or None)
+                assert sum(action is not None for action in actions) == 1
+                Edits(route)
+                Networks(route.match.client)
         return loaded
     except ConfigErrors as error:
         assert error.mistakes
@@ -189,6 +247,96 @@ class AnythingTests(SynchronousTestCase):
         with tempfile.TemporaryDirectory() as folder, self.assertRaises(ConfigErrors) as caught:
             load_file(f"{folder}/none/{name}", {})
         self.assertEqual(len(caught.exception.mistakes), 1)
+
+
+class RouteTests(SynchronousTestCase):
+    """What the configuration takes, the road can do: nothing of a route fails, or does harm, once requests come."""
+
+    def route(self, **keys: object) -> RouteSettings | None:
+        """The route with these keys, or None where it is refused."""
+        tree = {"listeners": {"web": {"bind": 80, "routes": [keys]}}, "pools": {"p": {"backends": ["h:1"]}}}
+        found = outcome(yaml.safe_dump(tree), None)
+        return found.settings.listeners["web"].routes[0] if isinstance(found, Loaded) else None
+
+    @QUICK
+    @given(text_of("()[]{}?*+|^$.,:<>=!-/\\\\aPgn01 é", 12), text_of("/\\\\g<>an0129%?#$.é\n", 10), PATHS)
+    @example("(a)?", "/\\1", "/b")
+    @example("^/(.*)$", "\\1", "/%2F/evil")
+    def test_rewrites(self, pattern: str, replacement: str, path: str) -> None:
+        """A rewrite that is taken makes a path out of any path, and keeps the query."""
+        route = self.route(pool="p", rewrite={"path": [pattern, replacement]})
+        target = path.encode("ascii") + b"?a/b?"
+        try:
+            normal_path(path.encode("ascii"))
+        except ProtocolViolation:
+            return  # such a request has been refused before it is routed
+        if route is not None:
+            made = Edits(route).target(target)
+            self.assertRegex(made, rb"\A/[\x21-\x7e]*\?a/b\?\Z")
+            self.assertTrue(made == target or not made.startswith((b"//", b"/\\")), made)
+            self.assertNotIn(b"#", made)
+
+    @QUICK
+    @given(text_of("/ab.%2f1\\\\;", 10), text_of("/ab.%2f1*", 10), PATHS)
+    @example("/a", "/a/*", "/%61/b")
+    def test_prefixes(self, prefix: str, pattern: str, path: str) -> None:
+        """A prefix that is taken can be stripped, from some path at least that the match lets through."""
+        route = self.route(pool="p", strip_prefix=prefix, match={"path": pattern})
+        if route is not None:
+            assert route.match.path is not None and route.strip_prefix is not None
+            stem = route.match.path.removesuffix("*").rstrip("/")
+            deepest = max(stem, route.strip_prefix, key=len).encode()
+            self.assertNotEqual(Edits(route).target(deepest), deepest)
+            try:
+                self.assertTrue(normal_path(Edits(route).target(path.encode("ascii"))))
+            except ProtocolViolation:
+                self.assertRaises(ProtocolViolation, normal_path, path.encode("ascii"))
+
+    @QUICK
+    @given(
+        st.sampled_from(["request_headers", "response_headers"]),
+        st.dictionaries(st.text(alphabet="aB-_: é\r\n*", max_size=6) | st.sampled_from(NAMES), LINES, max_size=3),
+        st.dictionaries(st.text(alphabet="aB-_", max_size=6) | st.sampled_from(NAMES), LINES, max_size=3),
+        st.lists(st.text(alphabet="aB-_: é", max_size=6) | st.sampled_from(NAMES), max_size=3),
+    )
+    def test_headers(self, key: str, put: dict[str, str], add: dict[str, str], remove: list[str]) -> None:
+        """Edits that are taken leave lines that are lines, and one Host, and let no framing through."""
+        route = self.route(pool="p", **{key: {"set": put, "add": add, "remove": remove}})
+        if route is None:
+            return
+        edits = Edits(route)
+        editor = edits.request if key == "request_headers" else edits.response
+        if editor is not None:
+            block = b"Host: h\r\nContent-Length: 5\r\nX-Request-Id: i\r\na: b\r\n"
+            made = editor.apply(block)
+            self.assertRegex(made, rb"\A(?:[^\r\n:\x00]+:[^\r\n\x00]*\r\n)*\Z")
+            names = [line.partition(b":")[0].lower() for line in made.split(b"\r\n")]
+            kept = [name for name in names if name in (b"content-length", b"transfer-encoding", b"connection")]
+            self.assertEqual((kept, names.count(b"x-request-id")), ([b"content-length"], 1))
+            if key == "request_headers":
+                self.assertEqual(names.count(b"host"), 1)
+
+    @QUICK
+    @given(
+        st.lists(st.sampled_from([*TARGET_PARTS]), max_size=6).map("".join) | text_of("/{}hx:?#*\\\\", 8),
+        PATHS,
+        text_of("/\\\\@.?&ab", 10),
+    )
+    @example("https://h{path}", "//evil", "")
+    @example("/{query}", "/", "/evil")
+    def test_redirects(self, to: str, path: str, query: str) -> None:
+        """A target that is taken sends nobody to a host that stands in the path or the query."""
+        route = self.route(redirect=to)
+        if route is None or route.redirect is None:
+            return
+        section = Section()
+        targets = (b"/", f"{path}?{query}".encode("ascii"))
+        plain, hostile = (
+            redirect(route.redirect, "/", RequestHead(b"GET", target, 1, b"good.example", section), b"http")[0]
+            for target in targets
+        )
+        one, other = (urlsplit(head.section.fields[0][1].decode("ascii")) for head in (plain, hostile))
+        self.assertEqual(one[:2], other[:2], (to, path, query))
 
 
 class ValueTests(SynchronousTestCase):

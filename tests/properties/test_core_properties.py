@@ -24,6 +24,7 @@ from lbsvc.core.backend import FAILURES, Backend, Outcome
 from lbsvc.core.health import Verdict
 from lbsvc.core.lease import Lease
 from lbsvc.core.loads import LeastConnections
+from lbsvc.core.networks import Networks
 from lbsvc.core.pickers import PICKERS
 from lbsvc.core.policies import HealthCheckPolicy
 from lbsvc.core.pool import tier_of
@@ -275,11 +276,16 @@ PATTERNS = st.builds(
     path=st.none() | PATHS | PATHS.map(lambda path: path.rstrip(b"/") + b"/*"),
     methods=st.frozensets(st.sampled_from([b"GET", b"POST"]), max_size=2),
     headers=st.sampled_from([(), (), ((b"x", b"1"),), ((b"x", b"2"), (b"y", b"1"))]),
+    networks=st.sampled_from([None, None, Networks(["10.0.0.0/8"]), Networks(["unix"])]),
 )
 
 
-def fits(pattern: Pattern, host: str, path: bytes, method: bytes, headers: dict[bytes, bytes]) -> bool:
+def fits(pattern: Pattern, host: str, path: bytes, method: bytes, headers: dict[bytes, bytes], client: str) -> bool:
     """One pattern against one request, as the reference says it in words."""
+    if pattern.networks is not None and not any(
+        client.startswith("10.") if cidr == "10.0.0.0/8" else client == cidr for cidr in pattern.networks.cidrs
+    ):
+        return False
     if pattern.host is not None:
         name = host.lower().partition(":")[0].removesuffix(".")
         if pattern.host.startswith("*."):
@@ -308,21 +314,22 @@ class RouterProperties(TestCase):
                 PATHS,
                 st.sampled_from([b"GET", b"POST", b"PUT"]),
                 st.dictionaries(st.sampled_from([b"x", b"y"]), st.sampled_from([b"1", b"2"])),
+                st.sampled_from(["10.1.2.3", "192.0.2.1", "unix"]),
             ),
             min_size=1,
             max_size=12,
         ),
     )
     def test_as_a_walk(
-        self, patterns: list[Pattern], requests: list[tuple[str, bytes, bytes, dict[bytes, bytes]]]
+        self, patterns: list[Pattern], requests: list[tuple[str, bytes, bytes, dict[bytes, bytes], str]]
     ) -> None:
         """The compiled table finds what a walk over the routes in their order finds."""
         routes = [Route(str(n), pattern, None) for n, pattern in enumerate(patterns)]
         default = Route("default", Pattern(), None)
         table = RoutingTable(routes, default)
-        for host, path, method, headers in requests:
-            walked = next((each for each in routes if fits(each.match, host, path, method, headers)), default)
-            self.assertIs(table.match(host, path, method, headers.get), walked)
+        for host, path, method, headers, client in requests:
+            walked = next((each for each in routes if fits(each.match, host, path, method, headers, client)), default)
+            self.assertIs(table.match(host, path, method, headers.get, client), walked)
 
 
 class PathProperties(TestCase):

@@ -1,0 +1,313 @@
+"""One request's tries: which backend gets it, how it is sent, and whether it is sent again (milestones choose and open).
+
+Promises: at most one try at a time; each has a lease that is released once; a request that a backend may have seen goes out
+again only if its method is listed and its body is still whole, never after a byte of an answer has gone down, and within
+attempts, budget and deadlines (contract.md, "Behaviour"). The exchange is made of this.
+
+Deadlines: the pool's `connect` and `response` are kept by the dial and the upstream connection; `timeout` of the route and
+`per_try_timeout` here, by the exchange being watched itself, which costs only those requests that have one of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from lbsvc.core.backend import Backend, Outcome
+from lbsvc.core.lease import Lease
+from lbsvc.core.retry import backoff_delay, may_repeat
+from lbsvc.errors import REASONS
+from lbsvc.http.chunked import encode_chunk, encode_end
+from lbsvc.http.forwarding import request_head
+from lbsvc.http.messages import CHUNKED, RequestHead, ResponseHead
+from lbsvc.net.deadlines import NEVER
+
+if TYPE_CHECKING:
+    from lbsvc.http.client import UpstreamConnection
+    from lbsvc.http.destination import Destination
+    from lbsvc.http.mirroring import Mirroring
+    from lbsvc.http.pooling import Upstreams
+    from lbsvc.http.server import ServerConnection
+    from lbsvc.http.site import HttpSite
+
+#: How a try may have ended that another may follow -> the word of `retry.when` for it, where something was sent.
+_CAUSES: Final = {
+    Outcome.CONNECT_FAILED: "connect_failure",
+    Outcome.CONNECT_TIMEOUT: "connect_failure",
+    Outcome.RESET: "reset",
+    Outcome.TIMEOUT: "timeout",
+}
+
+
+class Trying:
+    """The part of an exchange that deals with backends. Defaults stand on the class, so that a plain request sets few."""
+
+    connection: ServerConnection
+    site: HttpSite
+    head: RequestHead
+    id: bytes
+    began: float
+    destination: Destination | None = None
+    upstreams: Upstreams  # once the route leads to a pool
+    lease: Lease | None = None
+    upstream: UpstreamConnection | None = None
+    pending: Any = None  # a dial, or the pause before another try
+    copies: Mirroring | None = None  # where this request is to be copied to, once it is whole
+    attempts = 0
+    tried: tuple[Backend, ...] = ()
+    failures: tuple[tuple[str, str], ...] = ()  # the tries that were not the last: backend and reason, for the log
+    released: Backend | None = None  # the last one that was used up, for the log
+    request_ended = False
+    trailers = b""
+    kept: list[bytes] | None = None  # the request body so far, while it may have to be sent (again)
+    kept_size = 0
+    expects = False
+    awaits_continue = (
+        False  # nothing of the body has come, nor the 100 that the client may wait for: the backend's turn
+    )
+    was_kept_connection = False  # this try went out on a connection that had idled
+    must_dial = False
+    responded = False
+    status = 0
+    tried_at = 0.0
+    connected_at = 0.0
+    deadline = NEVER
+    slot = NEVER
+    _due = NEVER  # when the route's `timeout` is over
+    _try_due = NEVER  # when this try's is
+
+    # -- choose, open
+
+    def choose(self) -> None:
+        """Take a backend, and a connection to it."""
+        self.pending = None
+        upstreams = self.upstreams
+        pool = upstreams.pool
+        lease = pool.pick(self.tried) if self.tried else pool.pick()
+        if lease is None:
+            # "another backend first": where there is no other, the same one once more
+            lease = pool.pick() if self.tried else None
+            if lease is None:
+                self.refuse(503, "no_backend")
+                return
+        self.lease = lease
+        self.attempts += 1
+        if upstreams.patience is not None:
+            self._limit_try(upstreams.patience)
+        backend = lease.backend
+        if not self.must_dial and backend.idle:
+            connection = upstreams.take_idle(backend, self.request_ended and self.head.method in upstreams.repeatable)
+            if connection is not None:
+                self.was_kept_connection = True
+                self.send(connection, self.began if self.attempts == 1 else self.site.seconds())
+                return
+        self.open()
+
+    def open(self) -> None:
+        """Dial; meanwhile the client's body waits in its socket."""
+        upstreams, lease = self.upstreams, self.lease
+        assert lease is not None
+        self.was_kept_connection = False
+        if not self.request_ended:
+            self.connection.pause_request()
+        self.tried_at = self.site.seconds()
+        pending = upstreams.dial(lease.backend, self.dialled, self.dial_failed)
+        if self.upstream is None and self.lease is lease:
+            self.pending = pending  # neither end of it has come yet
+
+    def dialled(self, connection: UpstreamConnection) -> None:
+        """The dial has come through."""
+        self.pending = None
+        self.connected_at = now = self.site.seconds()
+        self.send(connection, now)
+
+    def dial_failed(self, outcome: Outcome, detail: str) -> None:
+        """The dial has failed: nothing was sent."""
+        self.pending = None
+        self.try_failed(outcome, detail, sent=False)
+
+    def send(self, connection: UpstreamConnection, now: float) -> None:
+        """The head, and in the same write what is there of the body."""
+        lease = self.lease
+        assert lease is not None
+        head = self.head
+        self.upstream = connection
+        self.tried_at = now
+        start = head.forward or request_head(head, self.connection, lease.backend, self.destination)
+        if self.expects and not self.request_ended:
+            wire = b"%b%b\r\nExpect: 100-continue\r\n\r\n" % (start, self.id)
+            self.awaits_continue = not self.kept_size
+        else:
+            wire = b"%b%b\r\n\r\n" % (start, self.id)
+        chunked = head.section.body == CHUNKED
+        if chunked or self.kept is not None:
+            wire += self._content(chunked)
+        if self.request_ended:
+            connection.send_head(self, wire, head.method, chunked, head.upgrade)  # type: ignore[arg-type]  # an Exchange
+            if not connection.is_stalled:
+                connection.await_head()
+        else:
+            connection.deadline = NEVER  # the client's runs
+            connection.send_head(self, wire, head.method, chunked, False)  # type: ignore[arg-type]  # the same
+            if not connection.is_stalled:
+                self.connection.resume_request()
+            if self.awaits_continue:
+                connection.await_head()
+
+    def _content(self, chunked: bool) -> bytes:
+        """What is there of the body, framed. It is only kept on while it is small enough to be sent again."""
+        content = b"".join(self.kept or ())
+        if self.kept_size > self.upstreams.settings.retry.buffer:
+            self.kept = None
+        if chunked:
+            content = encode_chunk(content) if content else b""
+            if self.request_ended:
+                content += encode_end(self.trailers)
+        return content
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the request that has come could be sent once more."""
+        return self.kept is not None or (self.request_ended and self.kept_size == 0)
+
+    def copy(self) -> None:
+        """Send a copy to the mirror, once, when all of the request is here; one too large to be kept is not copied."""
+        copies = self.copies
+        if copies is None or not self.request_ended:
+            return
+        self.copies = None
+        if self.is_whole:
+            head = self.head
+            backend = copies.upstreams.pool.backends[0]  # names the host where the client has named none
+            start = head.forward or request_head(head, self.connection, backend, self.destination)
+            chunked = head.section.body == CHUNKED
+            content = self._content(chunked) if chunked or self.kept is not None else b""
+            copies.send(b"%b%b\r\n\r\n" % (start, self.id), head.method, content)
+        else:
+            copies.skipped += 1
+
+    # -- how a try ends that brought no answer
+
+    def try_failed(self, outcome: Outcome, detail: str, sent: bool) -> None:
+        """One try is over without an answer: another one, or the end."""
+        upstreams, lease = self.upstreams, self.lease
+        assert lease is not None
+        policy = upstreams.settings.retry
+        whole = self.is_whole
+        self.awaits_continue = False
+        if self.was_kept_connection and outcome is Outcome.RESET and whole and self.head.method in policy.methods:
+            # The backend closed a connection that had idled, as it may: the same backend, on a new one. No retry.
+            self.must_dial = True
+            self.open()
+            return
+        self.release(outcome)
+        word = "overload" if outcome is Outcome.ABANDONED else outcome.reason
+        cause = _CAUSES.get(outcome, "") if sent or outcome is not Outcome.TIMEOUT else "connect_failure"
+        if self.attempts < policy.attempts and may_repeat(policy, self.head.method, sent, whole, cause):
+            if upstreams.pool.budget.may_retry(self.site.seconds()):
+                self._try_again(lease.backend, word)
+                return
+            upstreams.pool.budget_exhausted += 1
+            self.refuse(REASONS[word], "retry_budget")
+            return
+        self.refuse(REASONS[word], word)
+
+    def is_tried_again(self, head: ResponseHead, ended: bool) -> bool:
+        """Whether an answer with this status is dropped, and the request tried once more instead (`retry.when`)."""
+        upstreams, lease, upstream = self.upstreams, self.lease, self.upstream
+        policy = upstreams.settings.retry
+        if lease is None or upstream is None or self.attempts >= policy.attempts:
+            return False
+        if not self.is_whole or self.head.method not in policy.methods:
+            return False
+        if not upstreams.pool.budget.may_retry(self.site.seconds()):
+            upstreams.pool.budget_exhausted += 1
+            return False
+        self.upstream = None
+        self.status = head.status
+        self.release(Outcome.OK)
+        self.status = 0
+        self.awaits_continue = False
+        if ended:
+            upstream.end(self.request_ended)
+        else:
+            upstream.cut()
+        self._try_again(lease.backend, str(head.status))
+        return True
+
+    def _try_again(self, backend: Backend, reason: str) -> None:
+        upstreams = self.upstreams
+        upstreams.pool.retries += 1
+        self.tried = (*self.tried, backend)
+        self.failures = (*self.failures, (backend.name, reason))
+        self.must_dial = False
+        delay = backoff_delay(upstreams.settings.retry, self.attempts, upstreams.rng)
+        if not delay:
+            self.choose()
+            return
+        if not self.request_ended:
+            self.connection.pause_request()
+        self._limit_try(None)
+        self.pending = upstreams.reactor.callLater(delay, self.choose)
+
+    def release(self, outcome: Outcome) -> None:
+        """Give back the lease, if there is one."""
+        lease, self.lease = self.lease, None
+        if lease is not None:
+            self.released = lease.backend
+            lease.release(outcome, self.status or -1, self.site.seconds() - self.tried_at)
+
+    def let_go(self, outcome: Outcome) -> None:
+        """Whatever is under way upstream ends."""
+        pending, self.pending = self.pending, None
+        if pending is not None:
+            pending.cancel()
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            upstream.cut()
+        self.release(outcome)
+
+    # -- deadlines of the whole exchange, and of one try until its answer begins
+
+    def limit(self, timeout: float) -> None:
+        """From now on the whole exchange may take so many seconds."""
+        deadlines = self.site.deadlines
+        self._due = deadlines.after(timeout)
+        deadlines.watch(self, timeout)
+
+    def _limit_try(self, patience: float | None) -> None:
+        """This try may take so long until its answer's head; None: nothing is being tried."""
+        deadlines = self.site.deadlines
+        self._try_due = deadlines.after(patience) if patience is not None else NEVER
+        self._watch_nearest()
+
+    def answer_began(self) -> None:
+        """No try is limited any more; the exchange may be."""
+        self._try_due = NEVER
+        self._watch_nearest()
+
+    def _watch_nearest(self) -> None:
+        self.deadline = deadline = min(self._due, self._try_due)
+        if deadline < self.slot:
+            self.site.deadlines.insert(self)
+
+    def expired(self, now: float) -> None:
+        """A deadline of this exchange has come."""
+        if self._due <= now:
+            self.refuse(504, "deadline")
+        elif self._try_due <= now:
+            self._try_due = NEVER
+            self._watch_nearest()
+            pending, self.pending = self.pending, None
+            if pending is not None:
+                pending.cancel()
+            upstream, self.upstream = self.upstream, None
+            if upstream is not None:
+                upstream.cut()
+            self.was_kept_connection = False
+            self.try_failed(Outcome.TIMEOUT, "per_try_timeout", sent=upstream is not None)
+        else:
+            self._watch_nearest()
+
+    def refuse(self, status: int, reason: str, detail: str = "") -> None:
+        """An answer of ours instead of a backend's."""
+        raise NotImplementedError
