@@ -34,10 +34,11 @@ from lbsvc.http.server import ServerConnection
 from lbsvc.http.site import HttpSite, RequestIds
 from lbsvc.http.surplus import SurplusConnection
 from lbsvc.membership import Membership
+from lbsvc.net.binding import adopt, open_sockets
 from lbsvc.net.connector import dial
 from lbsvc.net.deadlines import Deadlines
 from lbsvc.net.drain import Drain
-from lbsvc.net.listener import Descriptors, Listener, open_sockets, raise_descriptor_limit
+from lbsvc.net.listener import Descriptors, Listener, raise_descriptor_limit
 from lbsvc.net.prober import HealthChecker
 from lbsvc.net.relay import Relay, RelaySite
 from lbsvc.net.resolver import system_lookup
@@ -267,8 +268,7 @@ class Balancer(MultiService):
         collector = LbsvcCollector(self, self.lag.histogram)
         site = make_site(self.reactor, collector, self.ready, admin.bind.host, admin.hosts, admin.token)
         for made in sockets:
-            self._admin_ports.append(self.reactor.adoptStreamPort(made.fileno(), made.family, site))
-            made.close()
+            self._admin_ports.append(adopt(self.reactor, made, site))
 
     def _running(self) -> None:
         """The reactor runs: signals are ours, and what has been made so far stays."""

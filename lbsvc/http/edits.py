@@ -66,7 +66,6 @@ class HeaderEditor:
         fields = [(line.partition(b":")[0].lower(), b"", line + b"\r\n", PLAIN) for line in lines]
         return b"".join([field[2] for field in self.edit(fields)])
 
-
     def without_edited(self, trailers: bytes) -> bytes:
         """Trailer lines but those of names that are edited: some readers would take them for fields that we made."""
         if not trailers:

@@ -35,7 +35,6 @@ from lbsvc.errors import Mistake, SystemRefusal
 from lbsvc.net.binding import SocketFile, adopt, open_sockets
 
 #: What app.py takes from here (the admin listener's sockets are opened as ours are).
-__all__ = ["Descriptors", "Listener", "OrdinaryPort", "open_sockets", "raise_descriptor_limit"]
 
 #: Descriptors that are kept free for dials, files and the admin interface while accepting goes on.
 RESERVE: Final = 256

@@ -82,7 +82,7 @@ class Line(msgspec.Struct, omit_defaults=True, gc=False):
 
 
 def json_lines(records: Sequence[AccessRecord]) -> bytes:
-    """One JSON object for each record."""
+    """One JSON object for each record, of which there is one at least."""
     columns: Any = zip(*records, strict=True)
     (
         ts, ids, listeners, protocols, clients, peers, methods, hosts, targets, statuses, bytes_in, bytes_out,
@@ -134,14 +134,15 @@ _referers: Final = _Referers()
 
 def _stamps(column: Sequence[float]) -> Iterable[str]:
     """Unix seconds as RFC 3339 in UTC; many lines of a batch have the same millisecond."""
+    moments = [int(ts * 1000.0) for ts in column]
     made: dict[int, str] = {}
     base, second = -1, ""
-    for millis in {int(ts * 1000.0) for ts in column}:
-        if millis // 1000 != base:
-            base = millis // 1000
+    for moment in set(moments):
+        if moment // 1000 != base:
+            base = moment // 1000
             second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(base))
-        made[millis] = f"{second}.{millis - base * 1000:03d}Z"
-    return [made[int(ts * 1000.0)] for ts in column]
+        made[moment] = f"{second}.{moment - base * 1000:03d}Z"
+    return map(made.__getitem__, moments)
 
 
 def _paths(targets: Sequence[bytes | None]) -> Iterable[str | None]:

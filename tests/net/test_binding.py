@@ -13,7 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from lbsvc.config.schema import Bind, ListenerSettings
 from lbsvc.core.books import ListenerBooks
 from lbsvc.errors import SystemRefusal
-from lbsvc.net.listener import Descriptors, Listener, open_sockets, raise_descriptor_limit
+from lbsvc.net.binding import open_sockets
+from lbsvc.net.listener import Descriptors, Listener, raise_descriptor_limit
 from tests.kit.builders import bind
 
 
