@@ -41,6 +41,7 @@ class Exchange(Trying):
     is_special = False  # its answer has no body though it may say a length: HEAD
     is_over = False
     reason = "ok"
+    asked_at = 0.0  # when its first byte came, where its head came in pieces; else that is `began`
     bytes_out = 0
     first_at = 0.0
 

@@ -36,6 +36,7 @@ class ReadingConnection(AnsweringConnection):
     _is_again = False  # answered at once, while we fed the reader: there is more to feed
     _is_waiting = False  # the next pipelined request is due in the next turn
     _is_heading = False  # a head has begun to come: its deadline runs
+    _heading_at = 0.0  # since when
     _is_reading = True  # not paused, be it for a backend or for what was read ahead
     _reader: RequestReader
 
@@ -73,6 +74,7 @@ class ReadingConnection(AnsweringConnection):
                 self._pause()
         elif not (self._is_heading or self.is_ending):
             self._is_heading = True
+            self._heading_at = self.site.seconds()
             self.site.deadlines.watch(self, self.site.settings.timeouts.request_header)
 
     def _postpone(self) -> None:

@@ -34,8 +34,6 @@ from lbsvc.net.unsent import unsent
 #: A drain gives a client that has just connected this many seconds to send its request.
 GRACE: Final = 1.0
 
-_UNREAD: Final = RequestHead(b"-", b"-", 1, None, Section())  # stands for a request that could not be read
-
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class ServerConnection(ReadingConnection):
@@ -186,9 +184,12 @@ class ServerConnection(ReadingConnection):
         section = head.section
         wanted = not section.close if head.minor else section.keep_alive and not section.close
         self._keep = wanted and not site.is_draining and (not self.has_finished or bool(self._reader.buffer))
-        self._is_heading = self._is_resting = False
+        self._is_resting = False
         self.deadline = NEVER
         self.exchange = exchange = Exchange(self, head, site.seconds())
+        if self._is_heading:
+            self._is_heading = False
+            exchange.asked_at = self._heading_at
         exchange.start(body, ended, trailers)
         if not ended and self._is_reading and self.exchange is exchange and not exchange.is_over:
             self.await_body()
@@ -219,7 +220,11 @@ class ServerConnection(ReadingConnection):
         self._keep = False
         exchange = self.exchange
         if exchange is None:
-            self.exchange = exchange = Exchange(self, _UNREAD, self.site.seconds())
+            unread = RequestHead(b"-", b"-", 1, None, Section())  # stands for a request that could not be read
+            self.exchange = exchange = Exchange(self, unread, self.site.seconds())
+            if self._is_heading:
+                exchange.asked_at = self._heading_at
+            self._attributed -= len(self._reader.buffer)  # these bytes are its own
             self.site.books.in_flight += 1
         if exchange.is_over:
             self.exchange = None
@@ -333,7 +338,7 @@ class ServerConnection(ReadingConnection):
     def identify(self, head: RequestHead) -> bytes | None:
         """Who asks, as a trusted proxy says it, is noted on the head; gives the id that the proxy gave the request."""
         section = head.section
-        if not section.client:
+        if not section.client and head.method != b"-":  # nobody has said anything in what could not be read
             section.client = self.site.trust.client(self.peer, section)
         return section.request_id
 

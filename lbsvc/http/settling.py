@@ -30,7 +30,7 @@ def settle(exchange: Exchange, now: float) -> None:
     key = (method if method in METHODS else b"other", exchange.status)
     requests = route.requests
     requests[key] = requests.get(key, 0) + 1
-    seconds = now - exchange.began
+    seconds = now - (exchange.asked_at or exchange.began)
     duration = route.duration
     duration.counts[bisect_left(BUCKETS, seconds)] += 1
     duration.total += seconds
@@ -51,7 +51,7 @@ def access_record(exchange: Exchange, reason: str, seconds: float) -> AccessReco
     if method == b"-":  # it could not be read: nothing is known of it
         method = target = None
         client = peer
-    destination, backend, began = exchange.destination, exchange.released, exchange.began
+    destination, backend, began = exchange.destination, exchange.released, exchange.asked_at or exchange.began
     name = backend.name if backend is not None else None
     connected, first = exchange.connected_at, exchange.first_at
     failures, attempts = exchange.failures, exchange.attempts

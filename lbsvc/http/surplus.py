@@ -28,9 +28,8 @@ PATIENCE: Final = 1.0
 #: When the client may come again, in seconds (contract.md).
 RETRY_AFTER: Final = 1
 
-_UNREAD: Final = RequestHead(
-    b"-", b"-", 1, None, Section()
-)  # stands for a request that did not come, or cannot be read
+#: Stands for a request that did not come, or cannot be read.
+_UNREAD: Final = RequestHead(b"-", b"-", 1, None, Section())
 
 
 class SurplusConnection(ServerConnection):

@@ -207,6 +207,7 @@ class Trying:
                 self._try_again(lease.backend, word)
                 return
             upstreams.pool.budget_exhausted += 1
+            self.failures = (*self.failures, (lease.backend.name, word))
             self.refuse(REASONS[word], "retry_budget")
             return
         self.refuse(REASONS[word], word)

@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from lbsvc.core.record import AccessRecord
 from lbsvc.observe.logformats import FORMATTERS
 
-#: Records in a batch: some 1.5 ms of formatting, the longest that a log may keep a turn of the reactor.
+#: Records in a batch: less than a millisecond of formatting, the longest that a log may keep a turn of the reactor.
 BATCH: Final = 512
 
 #: How long a line may wait for others, in seconds.

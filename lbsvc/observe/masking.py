@@ -2,7 +2,7 @@
 
 Promises: the value of every query parameter whose decoded, lower-cased name contains one of `SENSITIVE` leaves this
 module as `***`; everything else leaves as it came. Called by observe/logformats.py for targets and for Referer. Pure;
-takes and gives text that came from bytes by ASCII with backslash escapes, which is how logs show it.
+takes and gives text that came from bytes by ASCII with backslash escapes, which is how JSON lines show it, or by Latin-1.
 
 A `;` inside a pair may separate pairs for some backends: where that reading finds a sensitive name, everything up to
 the next `&` is masked. What follows a `#` (a Referer made by hand) is read as a second query.
@@ -22,6 +22,9 @@ _IN_NAME: Final = re.compile("|".join(SENSITIVE))
 #: What the escape of a byte above 0x7f looks like: read as a name, it is such a byte again.
 _ESCAPED_BYTE: Final = re.compile(r"\\x([89a-f][0-9a-f])")
 
+#: The same where it came by Latin-1.
+_BYTES: Final = {number: f"%{number:02x}" for number in range(0x80, 0x100)}
+
 _MASK: Final = "***"
 
 
@@ -37,6 +40,7 @@ def masked(url: str) -> str:
     if (
         "%" not in low
         and "\\" not in low
+        and low.isascii()
         and "key" not in low
         and "token" not in low
         and "auth" not in low
@@ -65,7 +69,9 @@ def _masked_pair(pair: str) -> str:
 
 def is_sensitive(name: str) -> bool:
     """Whether a parameter of this (encoded) name is a secret."""
+    # The letters that lower-case to ASCII ones (the Kelvin sign) may have come as bare bytes.
     if "\\" in name:
-        # The letters that lower-case to ASCII ones (the Kelvin sign) may have come as bare bytes.
         name = _ESCAPED_BYTE.sub(r"%\1", name)
+    if not name.isascii():
+        name = name.translate(_BYTES)
     return _IN_NAME.search(unquote_plus(name).lower()) is not None

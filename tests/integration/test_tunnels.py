@@ -47,7 +47,6 @@ class Flowing(Step):
         self.flow = flow
 
     def run(self, talk: Conversation) -> None:
-        talk.until(b"go")
         self.flow.run(talk.sock)
 
 
@@ -56,12 +55,13 @@ class PressureTests(UpgradeCase):
         """Both ends say a lot and read only when everything is full: intact both ways, and we do not grow."""
         there, back = Stuck(), Stuck()
         client_end, backend_end = Flow(there, back), Flow(back, there)
-        _, balancer, port = self.raw_front(Send(SWITCHING), Flowing(backend_end))
+        gate = threading.Event()
+        _, balancer, port = self.raw_front(Send(SWITCHING), WaitFor(gate), Flowing(backend_end))
         with RawClient(port, receive_buffer=KERNEL) as client:
             client.send(ASKING)
             client.until(b"\r\n\r\n")
             memory = Memory(balancer.pid)
-            client.send(b"go")
+            gate.set()
             client_end.run(client.sock)
             until(lambda: backend_end.got and backend_end.sent, "all of it there")
             self.assertLess(memory.growth, GROWTH)

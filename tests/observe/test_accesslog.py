@@ -6,6 +6,7 @@ import json
 import random
 import re
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from lbsvc.core.record import AccessRecord, Record
+from lbsvc.observe import logformats
 from lbsvc.observe.accesslog import BATCH, LINGER, AccessLog
 from lbsvc.observe.logformats import combined_lines, json_lines
 
@@ -34,6 +36,39 @@ bytes_or_none = st.none() | st.binary(max_size=80)
 #: What `"quoted \" text"` may look like in a combined line.
 _FIELD = r'"(?:[^"\\\x00-\x1f\x7f-\uffff]|\\["\\]|\\x[0-9a-f]{2})*"'
 COMBINED = re.compile(rf"\S+ - - \[[^\]]+\] {_FIELD} \d{{3}} \d+ {_FIELD} {_FIELD}\n")
+
+
+#: COMBINEDAPACHELOG of logstash's legacy grok patterns, put in for what it names, as Python writes it.
+GROK = re.compile(
+    r"(?P<clientip>\S+) (?P<ident>\S+) (?P<auth>\S+) "
+    r"\[(?P<timestamp>\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4})\] "
+    r'"(?:(?P<verb>\w+) (?P<request>\S+)(?: HTTP/(?P<httpversion>\d+(?:\.\d+)?))?|(?P<rawrequest>.*?))" '
+    r"(?P<response>\d+) (?:(?P<bytes>\d+)|-) "
+    r'(?P<referrer>"(?:\\.|[^\\"])*") (?P<agent>"(?:\\.|[^\\"])*")'
+)
+
+seconds_or_none = st.none() | st.floats(0, 1e6)
+tries_or_none = st.none() | st.lists(st.tuples(st.text(max_size=8), st.text(max_size=8)), min_size=1).map(tuple)
+
+#: Records of which each lacks other things.
+records = st.builds(
+    PROXIED._replace,
+    ts=st.floats(0, 4e9),
+    protocol=st.sampled_from(("HTTP/1.0", "HTTP/1.1", "tcp")),
+    method=bytes_or_none,
+    host=bytes_or_none,
+    target=bytes_or_none,
+    status=st.sampled_from((0, 200, 404)),
+    pool=st.none() | st.text(max_size=8),
+    backend=st.none() | st.text(max_size=8),
+    t_queue=seconds_or_none,
+    t_connect=seconds_or_none,
+    t_first=seconds_or_none,
+    t_total=seconds_or_none,
+    user_agent=bytes_or_none,
+    referer=bytes_or_none,
+    tries=tries_or_none,
+)
 
 
 def one(record: AccessRecord) -> dict[str, object]:
@@ -86,6 +121,32 @@ class JSONTests(TestCase):
         record = one(PROXIED._replace(bytes_in=0, bytes_out=0, attempts=0, t_total=0.0))
         self.assertEqual((record["bytes_in"], record["bytes_out"], record["attempts"]), (0, 0, 0))
         self.assertEqual(record["t"], {"queue": 0.5, "connect": 0.000123, "first_byte": 0.25, "total": 0.0})
+
+    def test_tries(self) -> None:
+        """A request that took several tries names them, in order; the others have no such key."""
+        record = PROXIED._replace(tries=(("a", "connect_failed"), ('b"', "503"), ("c", "ok")))
+        shown = [one(each) for each in (record, PROXIED)]
+        expected = [("a", "connect_failed"), ('b"', "503"), ("c", "ok")]
+        self.assertEqual(shown[0].pop("tries"), [{"backend": name, "reason": why} for name, why in expected])
+        self.assertEqual(shown[0], shown[1])
+
+    @given(st.lists(records, min_size=1, max_size=8))
+    def test_company(self, several: list[Record]) -> None:
+        """What stands in a line does not depend on the lines that it is written with, in either format."""
+        for lines in (json_lines, combined_lines):
+            self.assertEqual(lines(several), b"".join([lines([record]) for record in several]))
+
+    def test_strangers_take_little_room(self) -> None:
+        """Whatever is sent, and however often: little of it is kept for the next lines, and nothing long."""
+        memories = (logformats._texts, logformats._referers, logformats._shown, logformats._shown_urls)
+        for number in range(3000):
+            name = b"%d" % number
+            for lines in (json_lines, combined_lines):
+                lines([PROXIED._replace(host=name, user_agent=b"u" + name, referer=name)])
+                lines([PROXIED._replace(host=name * 200, user_agent=name * 300, referer=name * 400)])
+        for memory in memories:
+            self.assertLessEqual(len(memory), 1024)
+            self.assertLessEqual(max(len(raw or b"") for raw in memory), 512)
 
     def test_seconds_turn(self) -> None:
         """The second of the clock is right for each line of a batch, forwards and backwards."""
@@ -140,6 +201,23 @@ class CombinedTests(TestCase):
             b'"https://h/?key=***" "curl/8"\n',
         )
 
+    def test_readers(self) -> None:
+        """What a usual reader of combined logs finds in a line is what happened."""
+        line = combined_lines([PROXIED._replace(user_agent=b'a "quoted" \\ agent\xff')]).decode("ascii")
+        found = GROK.fullmatch(line.removesuffix("\n"))
+        assert found is not None, line
+        self.assertEqual(
+            found.groupdict(),
+            {
+                "clientip": "192.0.2.7", "ident": "-", "auth": "-", "timestamp": "21/Nov/2026:01:15:23 +0000",
+                "verb": "GET", "request": "/a?x=1&token=***", "httpversion": "1.1", "rawrequest": None,
+                "response": "200", "bytes": "1893", "referrer": '"https://h/?key=***"',
+                "agent": r'"a \"quoted\" \\ agent\xff"',
+            },
+        )  # fmt: skip
+        at = datetime.strptime(found["timestamp"], "%d/%b/%Y:%H:%M:%S %z")
+        self.assertEqual(at, datetime.fromtimestamp(int(TS), UTC))
+
     def test_tcp_and_no_answer(self) -> None:
         """What is absent is a dash; a connection without a request has status 000, one without an answer 499."""
         self.assertEqual(
@@ -164,6 +242,7 @@ class CombinedTests(TestCase):
         record = PROXIED._replace(method=method, target=target, user_agent=agent, referer=referer)
         line = combined_lines([record]).decode("ascii")
         self.assertIsNotNone(COMBINED.fullmatch(line), line)
+        self.assertIsNotNone(GROK.fullmatch(line.removesuffix("\n")), line)
 
 
 @dataclass

@@ -70,6 +70,12 @@ class MaskingTests(TestCase):
         self.check("https://h/cb#access_token=1&x=2", "https://h/cb#access_token=***&x=2")
         self.check("https://h/cb?key=1#token=2", "https://h/cb?key=***#token=***")
 
+    def test_bare_bytes(self) -> None:
+        """Bytes above 0x7f hide no name, whether they came to us by Latin-1 or as backslash escapes."""
+        raw = b"https://h/?\xe2\x84\xaaey=LEAK&\xe9=1"
+        self.check(raw.decode("latin-1"), "https://h/?\xe2\x84\xaaey=***&\xe9=1")
+        self.check(raw.decode("ascii", "backslashreplace"), r"https://h/?\xe2\x84\xaaey=***&\xe9=1")
+
     @given(pairs)
     def test_never_leaks_and_never_changes_the_rest(self, parts: list[tuple[str, str, bool]]) -> None:
         """Whatever the mixture: sensitive values are gone, the others are byte for byte the same."""
