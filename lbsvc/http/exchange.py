@@ -39,6 +39,7 @@ class Exchange(Trying):
     edits: Edits | None = None  # what the route changes in the answer
     has_continued = False
     is_special = False  # its answer has no body though it may say a length: HEAD
+    is_stream = False  # its answer is one: silence of it is nobody's failure
     is_over = False
     reason = "ok"
     asked_at = 0.0  # when its first byte came, where its head came in pieces; else that is `began`
@@ -243,7 +244,9 @@ class Exchange(Trying):
         if ended:
             self.complete(now)
         elif self.upstream is not None:
-            self.upstream.await_body(self.upstreams.silence(head, self.site.settings.timeouts.idle))
+            self.is_stream = self.upstreams.is_stream(head)
+            timeouts = self.site.settings.timeouts if self.is_stream else self.upstreams.settings.timeouts
+            self.upstream.await_body(timeouts.idle)
 
     def response_body(self, body: bytes, ended: bool, trailers: bytes) -> None:
         """More of the answer."""
@@ -297,8 +300,11 @@ class Exchange(Trying):
             return
         self.upstream = None
         if self.responded:
+            word = outcome.reason
+            if self.is_stream and outcome is Outcome.TIMEOUT and not upstream.is_stalled:
+                outcome, word = Outcome.OK, "idle_timeout"  # a stream may be silent: that is no failure of its backend
             self.release(outcome)
-            self.reason = outcome.reason
+            self.reason = word
             self.settle(self.site.seconds())
             self.connection.cut_response(self)
             return

@@ -78,9 +78,12 @@ class Upstreams:
 
     def silence(self, head: ResponseHead, stream: float) -> float:
         """How long the body of an answer may be silent: a stream for `stream` seconds, any other as this pool says."""
+        return stream if self.is_stream(head) else self.settings.timeouts.idle
+
+    def is_stream(self, head: ResponseHead) -> bool:
+        """Whether nobody can say when the next piece of an answer is due."""
         kind = (head.section.get(b"content-type") or b"").lower()
-        is_stream = head.section.body < CHUNKED or kind.startswith((b"text/event-stream", b"application/grpc"))
-        return stream if is_stream else self.settings.timeouts.idle
+        return head.section.body < CHUNKED or kind.startswith((b"text/event-stream", b"application/grpc"))
 
     def give_back(self, connection: UpstreamConnection) -> None:
         """An exchange has ended cleanly on `connection`: keep it, or close it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
+import signal
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,19 +34,17 @@ class WrkReport:
 
 
 class Wrk(Child):
-    """A load of GETs over kept connections, for some seconds; Lua in `script` may say more."""
+    """A load of GETs over kept connections, until it is told to end."""
 
-    def __init__(self, url: str, *, folder: Path, seconds: int, connections: int = 32, script: str = "") -> None:
-        options = ["-t", "1", "-c", str(connections), "-d", f"{seconds}s", "--timeout", "20s"]
-        if script:
-            (folder / "load.lua").write_text(script)
-            options += ["-s", str(folder / "load.lua")]
+    def __init__(self, url: str, *, folder: Path, connections: int = 32) -> None:
+        options = ["-t", "1", "-c", str(connections), "-d", "600s", "--timeout", "20s"]
         super().__init__(["wrk", *options, url], folder=folder)
-        self.seconds = seconds
 
-    def result(self) -> WrkReport:
-        """Wait for its end."""
-        status = self.wait(self.seconds + 60)
+    def end(self) -> WrkReport:
+        """Stop, and say what it was like."""
+        assert self.process.poll() is None, self.report()
+        self.signal(signal.SIGINT)
+        status = self.wait()
         assert status == 0, self.report()
         found = re.search(r"(\d+) requests in ", self.text)
         assert found is not None, self.report()
