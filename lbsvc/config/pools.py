@@ -14,6 +14,7 @@ from lbsvc.config.addresses import address
 from lbsvc.config.schema import BackendSettings, PoolSettings
 from lbsvc.config.values import (
     duration,
+    known_method,
     label,
     method,
     nullable,
@@ -180,7 +181,7 @@ _RETRY: Final = Section(
     {
         "attempts": number(1, 100),
         "when": _set_of(_cause),
-        "methods": _set_of(lambda spot: method(spot).encode("ascii")),
+        "methods": _set_of(lambda spot: known_method(spot).encode("ascii")),
         "backoff": Section({"initial": duration(low=0), "max": duration(low=0)}, _backoff),
         "budget": share,
         "per_try_timeout": nullable(duration()),

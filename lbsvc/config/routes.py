@@ -24,8 +24,8 @@ from lbsvc.config.schema import Fault, HeaderEdits, Match, Mirror, Redirect, Res
 from lbsvc.config.values import (
     duration,
     headers,
+    known_method,
     label,
-    method,
     nullable,
     nullable_text,
     number,
@@ -74,7 +74,7 @@ def _path_pattern(spot: Spot) -> str:
 
 
 def _methods(spot: Spot) -> frozenset[str]:
-    return frozenset() if spot.is_null else frozenset(listing(method, single=True)(spot))
+    return frozenset() if spot.is_null else frozenset(listing(known_method, single=True)(spot))
 
 
 MATCH: Final = Section(

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Final, TypeVar
 
 from lbsvc.config.walk import Spot, name_fault, named
+from lbsvc.core.methods import METHODS
 
 T = TypeVar("T")
 
@@ -216,6 +217,15 @@ def method(spot: Spot) -> str:
     found = text(spot)
     if not TOKEN.fullmatch(found) or len(found) > 64 or found != found.upper():
         spot.expect("a method such as GET, in capitals")
+    return found
+
+
+def known_method(spot: Spot) -> str:
+    """A method that is passed on: one that never comes would make a rule that never acts."""
+    found = method(spot)
+    if found.encode() not in METHODS:
+        known = sorted(name.decode() for name in METHODS)
+        spot.refuse(f"is no method that is passed on{spot.got(known)}")
     return found
 
 

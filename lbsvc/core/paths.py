@@ -16,8 +16,8 @@ The rules, and where two readings are possible:
 - `%2F` and `%5C` are data inside a segment and stay escaped. Where reading them as separators would bring out a dot
   segment (`..%2fadmin`), decoding before or after makes a difference: refused. So is a bare backslash, which some
   readers take for a slash, and a dot segment with parameters (`..;x`), which some take for a dot segment.
-- Other parameters (`/admin;x`) and double escapes (`%252e`) are data, part of their segment (RFC 3986, 3.3 and 2.4): both
-  are in lawful use. Who has a backend that strips parameters, as servlets do, matches `/*` in front of it.
+- Where readers who decode them, or who drop parameters (`/admin;x`), would be led to another route, whoever matches refuses
+  the path (`other_readings`). Double escapes (`%252e`) are data: they are decoded once, by whom they are meant for.
 - UTF-8 in more bytes than it takes (`%C0%AE`) is refused: it is no text, but some decoders make a dot or a slash of it.
 """
 
@@ -87,3 +87,18 @@ def _has_hidden_dots(segment: bytes) -> bool:
     if b"." not in segment:
         return False
     return any(part.partition(b";")[0] in _DOTS for part in _SEPARATOR_INSIDE.split(segment))
+
+
+def other_readings(path: bytes) -> list[bytes]:
+    """What else a path in normal form means to readers who take %2F (and %5C) for a slash, or cut off parameters (`;x`).
+
+    Both kinds are common behind a proxy (nginx serving files; servlet containers), and lawful paths have such bytes: so it
+    is not for us to refuse them where all readings lead to the same route, and not to pass them where they do not. Raises
+    ProtocolViolation where a reading climbs above the root.
+    """
+    readings = []
+    if b"%2F" in path or b"%5C" in path:
+        readings.append(path.replace(b"%2F", b"/").replace(b"%5C", b"/"))
+    if b";" in path:
+        readings += [b"/".join([part.partition(b";")[0] for part in each.split(b"/")]) for each in (path, *readings)]
+    return [normal_path(each) for each in readings]

@@ -7,7 +7,7 @@ in each docstring; the names are those of lb-reference.yaml.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -65,3 +65,60 @@ class KeptConnections:
     idle_timeout: float = 60.0
     max_requests: int | None = None
     max_lifetime: float | None = None
+
+
+@dataclass(frozen=True)
+class BreakerPolicy:
+    """When a backend that fails in a row is left alone, and how it comes back (core/breaker.py)."""
+
+    failure_threshold: int = 5  # failures in a row
+    reset_timeout: float = 30.0  # from the last failure until it is tried again
+    half_open_requests: int = 3  # successes until closed; at most so many at one time meanwhile
+
+
+@dataclass(frozen=True)
+class EjectionPolicy:
+    """Passive health: real traffic's failures eject a backend, longer each time (core/ejection.py)."""
+
+    failures: int = 5
+    window: float = 10.0  # in which they are counted
+    eject: float = 30.0  # the first time; n times as long the n-th time, at most ten times
+    max_ejected: float = 0.5  # share of a pool's backends
+
+
+@dataclass(frozen=True)
+class FlappingPolicy:
+    """A backend that goes up and down is held down for a while (core/flapping.py)."""
+
+    changes: int = 5
+    window: float = 60.0
+    hold: float = 60.0
+
+
+@dataclass(frozen=True)
+class RatePolicy:
+    """A token bucket for each key (core/ratelimit.py)."""
+
+    rate: float  # tokens a second
+    burst: int  # tokens that a full bucket holds, at least 1
+    key: str = "client_ip"  # client_ip | listener | header:name (lower-case)
+
+
+@dataclass(frozen=True)
+class QueuePolicy:
+    """Requests that wait while every backend is at its limit (core/queueing.py)."""
+
+    size: int = 1000  # 0: nobody waits
+    timeout: float = 5.0
+
+
+@dataclass(frozen=True)
+class StickyPolicy:
+    """Clients that come back to the backend that they had (core/affinity.py)."""
+
+    type: str = "cookie"  # cookie | ip
+    cookie: str = "lbsvc"
+    key: str = field(default="", repr=False)  # a secret; without it cookies are opaque, not secret
+    ttl: float = 3600.0
+    secure: str = "auto"  # auto (on TLS listeners) | true | false
+    same_site: str = "Lax"  # Lax | Strict | None

@@ -2,8 +2,9 @@
 
 Promises: `pick` gives a lease on an available backend, or None where there is none, at a cost that does not depend on
 the number of members; only backends that people left `ready`, with weight > 0 and a known address, take part. The first
-of these tiers with somebody in it serves: up, up backups, not yet checked, not yet checked backups. Those that are down
-never serve. Each tier has a picker of its own, which keeps its turn over changes.
+of these tiers with somebody in it serves: up, up backups, not yet checked, not yet checked backups, and last those that are
+down but have passed their last check, so that a pool that was empty comes back with the first check that passes and not
+with the `rise`th. Others that are down never serve. Each tier has a picker of its own, which keeps its turn over changes.
 
 A member that could not be reached a moment ago counts as not yet checked until it is trusted again (`on_suspect`). Else
 each of its turns would cost a retry until its checks have failed `fall` times, and the budget of retries, which knows no
@@ -34,13 +35,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Lease", "Pool"]
 
-TIERS = 4
+TIERS = 6
 
 
 def tier_of(backend: Backend) -> int | None:
     """Which tier a backend serves in, 0 first; None: in none."""
-    if not backend.is_eligible or backend.health == "down":
+    if not backend.is_eligible:
         return None
+    if backend.health == "down":
+        return 4 + backend.backup if backend.last_check is not None and backend.last_check[0] else None
     return (0 if backend.health == "up" and not backend.is_suspect else 2) + backend.backup
 
 

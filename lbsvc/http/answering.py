@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from lbsvc.http.exchange import Exchange
 
 
+_UPGRADE = b"Connection: upgrade\r\nUpgrade: websocket\r\n"
+
+
 class AnsweringConnection(EndingConnection):
     """The part of a server connection that writes."""
 
@@ -27,7 +30,7 @@ class AnsweringConnection(EndingConnection):
 
     def send_switch(self, exchange: Exchange, head: ResponseHead) -> None:
         """The 101 of a backend; the two fields that belong to it were hop-by-hop, and are said anew."""
-        lines = b"Connection: upgrade\r\nUpgrade: websocket\r\n" + self._backend_line(exchange)
+        lines = _UPGRADE + self._backend_line(exchange)
         self._write(b"%b%bX-Request-Id: %b\r\n\r\n" % (head.wire, lines, exchange.id), exchange)
 
     def _backend_line(self, exchange: Exchange) -> bytes:
@@ -70,6 +73,8 @@ class AnsweringConnection(EndingConnection):
         if not head.section.has_date:
             lines += self.site.date_line()
         lines += self._backend_line(exchange)
+        if head.status == 426 and head.section.upgrade:
+            lines += _UPGRADE  # it must say to what (RFC 9110, 15.5.22)
         body = frame(framing, body, ended, trailers)
         self._write(b"%b%bX-Request-Id: %b\r\n\r\n%b" % (head.wire, lines, exchange.id, body), exchange)
 

@@ -26,7 +26,7 @@ from lbsvc.http.h1_responses import ResponseReader
 from lbsvc.http.messages import ResponseHead
 from lbsvc.net.deadlines import NEVER
 from lbsvc.net.peeking import peek
-from lbsvc.net.unsent import unsent
+from lbsvc.net.unsent import undelivered, unsent
 
 if TYPE_CHECKING:
     from lbsvc.http.pooling import Upstreams
@@ -65,7 +65,7 @@ class UpstreamConnection(Protocol):
     kept_in: int | None = -1  # the reactor's turn in which it was given back last
     dies = NEVER  # when its lifetime is over
     is_stalled = False  # the backend does not read what we send
-    _left = 0  # bytes that were unsent when that was noticed
+    _left = 0  # bytes that it had not taken when that was noticed
     _is_paused = False  # we do not read what the backend sends
     _is_closed = False
     _chunked = False
@@ -236,7 +236,7 @@ class UpstreamConnection(Protocol):
         if self.exchange is None:
             self._forget()
             self.close()
-        elif self.is_stalled and unsent(self.transport) < self._left:
+        elif self.is_stalled and undelivered(self.transport) < self._left:
             self._watch_again()  # it reads, if slowly
         else:
             self._fail(Outcome.TIMEOUT, "silent for too long")
@@ -268,7 +268,7 @@ class UpstreamConnection(Protocol):
         deadlines, timeouts = self.owner.deadlines, self.owner.settings.timeouts
         exchange = self.exchange
         if self.is_stalled:
-            self._left = unsent(self.transport)
+            self._left = undelivered(self.transport)
             deadlines.watch(self, timeouts.idle)
         elif self._is_paused or exchange is None:
             self.deadline = NEVER

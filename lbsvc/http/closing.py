@@ -14,7 +14,7 @@ from twisted.internet.protocol import Protocol
 
 from lbsvc.http.site import HttpSite
 from lbsvc.net.deadlines import NEVER
-from lbsvc.net.unsent import unsent
+from lbsvc.net.unsent import undelivered
 
 #: How long, and how many bytes, we read and drop so that a client gets to see an answer that ends its connection.
 LINGER: Final = 5.0
@@ -31,7 +31,8 @@ class EndingConnection(Protocol):
     is_ending = False  # what still comes is dropped
     is_lost = False
     _is_shut = False  # our side is closed: the client has been sent all there is
-    _left = 0  # bytes that were unsent when the deadline was set
+    _left = 0  # bytes that the client had not taken when the deadline was set
+    _moved_at = 0.0  # when it took some, after our side was closed
     _dropped = 0
 
     def lose(self) -> None:
@@ -62,9 +63,11 @@ class EndingConnection(Protocol):
             self.transport.abortConnection()
 
     def writeConnectionLost(self) -> None:  # noqa: N802 - Twisted's name
-        """Our side is closed; the client's end follows, or LINGER is over."""
+        """Our side is closed; the client's end follows, or LINGER is over after it has got everything."""
         if self.is_ending and not self.is_lost:
             self._is_shut = True
+            self._moved_at = self.site.deadlines.now
+            self._left = undelivered(self.transport)
             self.site.deadlines.watch(self, LINGER)
 
     def stopProducing(self) -> None:  # noqa: N802 - Twisted's name
@@ -72,15 +75,29 @@ class EndingConnection(Protocol):
 
     def end_overdue(self) -> None:
         """The deadline of an ending connection has come: a client that reads, if slowly, gets another."""
-        if self._is_shut or unsent(self.transport) >= self._left:
-            self.transport.abortConnection()
-        else:
+        if self._is_shut:
+            self._look_for_end()
+        elif undelivered(self.transport) < self._left:
             self.watch_write()
+        else:
+            self.transport.abortConnection()
+
+    def _look_for_end(self) -> None:
+        """Each LINGER seconds: what the kernel holds for a slow client must not be thrown away."""
+        deadlines = self.site.deadlines
+        left, before = undelivered(self.transport), self._left
+        if left < before:
+            self._moved_at = deadlines.now
+        elif not left or deadlines.now - self._moved_at >= self.site.settings.timeouts.write:
+            self.transport.abortConnection()
+            return
+        self._left = left
+        deadlines.watch(self, LINGER)
 
     def watch_write(self) -> None:
         """From now on the client must take some of what is written, within each `write` seconds."""
         if not self.is_lost:
-            self._left = unsent(self.transport)
+            self._left = undelivered(self.transport)
             self.site.deadlines.watch(self, self.site.settings.timeouts.write)
 
     def expired(self, now: float) -> None:

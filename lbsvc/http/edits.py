@@ -24,7 +24,7 @@ from typing import Final
 from lbsvc.config.schema import HeaderEdits, RouteSettings
 from lbsvc.core.paths import normal_path
 from lbsvc.errors import ProtocolViolation
-from lbsvc.http.fields import BAD_HOST, PLAIN, Rules, judge
+from lbsvc.http.fields import BAD_HOST, DASHED, PLAIN, Rules, judge
 from lbsvc.http.messages import Field, ResponseHead, Section
 
 #: Where a message ends, and what ends with its connection: no edit's business. The configuration refuses them with words.
@@ -40,9 +40,13 @@ _said: Final = attrgetter(*_SAID)
 
 
 class HeaderEditor:
-    """The edits of one route for one direction: what is removed, what is set in place of others, what is added."""
+    """The edits of one route for one direction: what is removed, what is set in place of others, what is added.
 
-    __slots__ = ("_added", "_removed", "_set")
+    A name that some readers take for one that is removed or set (`X_User` for `X-User`: CGI and WSGI make one of both) is
+    removed with it: it would bring back what the edit is there to keep out.
+    """
+
+    __slots__ = ("_added", "_removed", "_set", "_shadowed")
 
     def __init__(self, edits: HeaderEdits) -> None:
         self._removed = frozenset(name.lower().encode("ascii") for name in edits.remove)
@@ -50,13 +54,19 @@ class HeaderEditor:
             raise ValueError("an edit of what frames a message")
         self._set = {field[0]: field for field in (_field(name, value) for name, value in edits.set)}
         self._added = [_field(name, value) for name, value in edits.add]
+        self._shadowed = frozenset(name.translate(DASHED) for name in self._removed | self._set.keys())
+
+    def _is_kept(self, name: bytes) -> bool:
+        """Whether a field of this name goes on, or at least its place."""
+        if name in self._removed:
+            return False
+        return not (b"_" in name or b"." in name) or name in self._set or name.translate(DASHED) not in self._shadowed
 
     def edit(self, fields: Iterable[Field]) -> list[Field]:
         """The fields as they go on; `fields` stays as it is."""
-        removed, replacing = self._removed, self._set
-        kept = [field for field in fields if field[0] not in removed] if removed else list(fields)
-        if replacing:
-            kept = _replaced(kept, replacing)
+        kept = [field for field in fields if self._is_kept(field[0])]
+        if self._set:
+            kept = _replaced(kept, self._set)
         return kept + self._added
 
     def apply(self, block: bytes) -> bytes:
@@ -70,9 +80,13 @@ class HeaderEditor:
         """Trailer lines but those of names that are edited: some readers would take them for fields that we made."""
         if not trailers:
             return trailers
-        names = self._removed | self._set.keys() | {field[0] for field in self._added}
-        lines = trailers.split(b"\r\n")[:-1]
-        return b"".join([line + b"\r\n" for line in lines if line.partition(b":")[0].strip().lower() not in names])
+        ours = self._set.keys() | {field[0] for field in self._added}
+        kept = []
+        for line in trailers.split(b"\r\n")[:-1]:
+            name = line.partition(b":")[0].lower()
+            if name not in ours and self._is_kept(name):
+                kept.append(line + b"\r\n")
+        return b"".join(kept)
 
 
 def _field(name: str, value: str) -> Field:

@@ -37,7 +37,6 @@ class Exchange(Trying):
     """One request on its way."""
 
     edits: Edits | None = None  # what the route changes in the answer
-    has_continued = False
     is_special = False  # its answer has no body though it may say a length: HEAD
     is_stream = False  # its answer is one: silence of it is nobody's failure
     is_over = False
@@ -73,6 +72,7 @@ class Exchange(Trying):
             try:
                 route = head.route if head.table is table else site.match(head, self.connection)
             except ProtocolViolation as violation:
+                self.connection.end_after_this()  # as after all that is ambiguous
                 self.refuse(violation.status, violation.reason, violation.detail)
                 return
         if route is None:
@@ -188,7 +188,9 @@ class Exchange(Trying):
             self.kept = None
         if self.awaits_continue:
             self.awaits_continue = False
-            upstream.deadline = NEVER  # the client's runs again
+            upstream.deadline = NEVER
+            if not ended:
+                self.connection.begin_body()  # the client's runs again
         upstream.send_body(body, ended, trailers)
         if ended:
             if not self.responded and not upstream.is_stalled:
@@ -224,8 +226,8 @@ class Exchange(Trying):
             self.has_continued = True
             if self.awaits_continue and self.upstream is not None:
                 self.awaits_continue = False
-                self.upstream.deadline = NEVER  # it is the client's turn
-                self.connection.await_body()
+                self.upstream.deadline = NEVER
+                self.connection.begin_body()  # it is the client's turn
         self.connection.send_interim(self, head)
 
     def response(self, head: ResponseHead, body: bytes, ended: bool, trailers: bytes) -> None:

@@ -56,6 +56,7 @@ _KINDS: Final[dict[bytes, int]] = {
     **dict.fromkeys((b"true-client-ip", b"x-client-ip", b"x-cluster-client-ip", b"cf-connecting-ip"), IDENTITY),
     **dict.fromkeys((b"fastly-client-ip", b"x-original-forwarded-for", b"x-original-host"), IDENTITY),
     **dict.fromkeys((b"x-original-url", b"x-rewrite-url", b"x-host"), IDENTITY),
+    **dict.fromkeys((b"client-ip", b"x-originating-ip", b"x-remote-ip", b"x-remote-addr", b"x-proxyuser-ip"), IDENTITY),
     b"x-request-id": REQUEST_ID,
     b"date": DATE,
 }
@@ -70,6 +71,9 @@ _TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijk
 _VALUE: Final = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _HOST_BYTES: Final = b"!$&'()*+-.;=_~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _REQUEST_ID_BYTES: Final = bytes(range(0x21, 0x7F))
+
+#: What some readers make one of: dash, underscore, dot.
+DASHED: Final = bytes.maketrans(b"_.", b"--")
 
 _memory: dict[bytes, Field] = {}
 _MEMORY_LINES: Final = 4096
@@ -147,7 +151,9 @@ def judge(line: bytes, rules: Rules) -> Field:
     kind = _kind(lower)
     if kind == PLAIN:
         if b"_" in lower:
-            kind = UNDERSCORE if _kind(lower.replace(b"_", b"-")) == PLAIN else SHADOW
+            kind = UNDERSCORE if _kind(lower.translate(DASHED)) == PLAIN else SHADOW
+        elif b"." in lower and _kind(lower.translate(DASHED)) != PLAIN:
+            kind = SHADOW  # PHP makes an underscore of the dot too
     elif kind == HOST and not is_authority(value):
         kind = BAD_HOST
     field = (lower, value, b"%b: %b\r\n" % (name, value), kind)

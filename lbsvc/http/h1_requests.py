@@ -17,17 +17,12 @@ from typing import Final, Protocol
 
 import httptools
 
+from lbsvc.core.methods import METHODS
 from lbsvc.http.chunked import ChunkedReader
 from lbsvc.http.fields import Rules, is_authority, is_token, read_section
 from lbsvc.http.h1 import CHUNKS, DEAF, END, HEAD, HELD, LENGTH, REMEMBERED, check_incomplete
 from lbsvc.http.messages import CHUNKED, RequestHead, Section
 
-#: The methods that we pass on: those that llhttp knows. CONNECT and the HTTP/2 preface's PRI are not for a gateway.
-METHODS: Final = frozenset(
-    b"GET HEAD POST PUT DELETE OPTIONS TRACE PATCH COPY LOCK MKCOL MOVE PROPFIND PROPPATCH SEARCH UNLOCK BIND REBIND "
-    b"UNBIND ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PURGE MKCALENDAR LINK UNLINK "
-    b"SOURCE QUERY".split()
-)
 _TARGET: Final = bytes(b for b in range(0x21, 0x7F) if b != 0x23)  # visible ASCII but the fragment's mark
 _METHOD_SIZE: Final = 32  # a token that is longer is no method that anybody knows
 _VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]").fullmatch
@@ -57,6 +52,7 @@ class RequestReader:
         "_sink",
         "_state",
         "_whole",
+        "asked",
         "buffer",
     )
 
@@ -74,6 +70,8 @@ class RequestReader:
         self._whole: bytes | None = None  # what was read when that head, without a body, was all there was
         self._bytes: bytes | None = None  # the last whole head's, and what they mean
         self._head: RequestHead | None = None
+        #: method, target and minor version of a head that is being read, as soon as they are known
+        self.asked: tuple[bytes, bytes, int] | None = None
         #: an incomplete head, or (while holding) what came after the message
         self.buffer: bytes | bytearray = b""
 
@@ -181,7 +179,7 @@ class RequestReader:
             if cut > rules.header_size or (cut < 0 and is_long):
                 raise rules.violation("a request line beyond limits.header_size", 414, "too_large")
             if cut >= 0:
-                self._read_line(bytes(data[:cut]))
+                self.asked = self._read_line(bytes(data[:cut]))[:3]
                 self._has_line = True
         check_incomplete(data, seen, len(data), rules)
         if is_long:
@@ -251,7 +249,9 @@ class RequestReader:
         cut = data.find(b"\r\n", 0, end)
         if cut < 0:
             cut = end
+        self.asked = None
         method, target, minor, authority = self._read_line(data[:cut])
+        self.asked = method, target, minor
         block = data[cut + 2 : end]
         section = self._section
         if section is None or block != self._block or minor == 0:
@@ -270,6 +270,7 @@ class RequestReader:
                 host = authority
             elif host.lower() != authority.lower():
                 raise self._rules.violation("a Host field that is not the target's")
+        self.asked = None
         head = RequestHead(method, target, minor, host, section)
         if minor and end <= REMEMBERED:
             self._bytes, self._head, self._whole = data[:end], head, None

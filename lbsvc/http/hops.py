@@ -14,8 +14,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from lbsvc.core.methods import METHODS
 from lbsvc.http import responses
-from lbsvc.http.h1_requests import METHODS
 from lbsvc.http.messages import RequestHead, ResponseHead
 
 #: The methods that Max-Forwards is for.

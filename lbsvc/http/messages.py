@@ -115,14 +115,14 @@ class RequestHead:
             self.is_odd = True
 
     def header(self, name: bytes) -> bytes | None:
-        """A field's first value by its lower-case name; what strangers say of themselves is not there."""
+        """A field's values by its lower-case name, joined (RFC 9110, 5.3). What strangers say of themselves is not there."""
         if name == b"host":
             return self.host
         section = self.section
-        value = section.get(name)
-        if value is None and section.client:  # what a trusted proxy says of its client
-            return next((field[1] for field in section.identity if field[0] == name), None)
-        return value
+        values = [field[1] for field in section.fields if field[0] == name]
+        if section.client:  # what a trusted proxy says of its client
+            values += [field[1] for field in section.identity if field[0] == name]
+        return b", ".join(values) if values else None
 
 
 class ResponseHead:
@@ -135,5 +135,11 @@ class ResponseHead:
         self.minor = minor
         self.section = section
         #: a sized answer that needs no more lines for a client of HTTP/1.1 whose connection goes on
-        self.is_plain = section.body >= 0 and section.has_date and status >= 200 and status != 204 and status != 304
+        self.is_plain = (
+            section.body >= 0
+            and section.has_date
+            and status >= 200
+            and status not in (204, 304)
+            and not section.upgrade
+        )
         self.wire = b"HTTP/1.1 %d %b\r\n%b" % (status, reason, section.wire)

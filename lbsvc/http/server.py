@@ -29,7 +29,7 @@ from lbsvc.http.reading import NO_READER, ReadingConnection
 from lbsvc.http.site import REST, HttpSite
 from lbsvc.net.deadlines import NEVER
 from lbsvc.net.peeking import peek
-from lbsvc.net.unsent import unsent
+from lbsvc.net.unsent import undelivered
 
 #: A drain gives a client that has just connected this many seconds to send its request.
 GRACE: Final = 1.0
@@ -140,6 +140,15 @@ class ServerConnection(ReadingConnection):
         if exchange is None or not exchange.awaits_continue:
             self.site.deadlines.watch(self, self.site.settings.timeouts.request_body)
 
+    def begin_body(self) -> None:
+        """The 100 has come, or the client does without it."""
+        if self._is_reading and not self.is_stalled:
+            self.await_body()
+
+    def end_after_this(self) -> None:
+        """The connection ends with this exchange."""
+        self._keep = False
+
     def _watch_idle(self) -> None:
         self._is_resting = False
         self.site.deadlines.watch(self, min(self.site.settings.timeouts.keep_alive, REST))
@@ -150,6 +159,7 @@ class ServerConnection(ReadingConnection):
         if self._is_resting or patience <= 0:
             return self.lose()
         self._is_resting = True
+        self._is_heading = False  # an empty line may have begun it, and was all
         self._reader.forget()
         return self.site.deadlines.watch(self, patience)
 
@@ -159,7 +169,7 @@ class ServerConnection(ReadingConnection):
         if self.is_ending:
             self.end_overdue()
         elif self.is_stalled:
-            if unsent(self.transport) < self._left:
+            if undelivered(self.transport) < self._left:
                 self.watch_write()  # it reads, if slowly
             else:
                 self.cut("client_timeout")
@@ -220,7 +230,9 @@ class ServerConnection(ReadingConnection):
         self._keep = False
         exchange = self.exchange
         if exchange is None:
-            unread = RequestHead(b"-", b"-", 1, None, Section())  # stands for a request that could not be read
+            # Stands for a request that could not be read, but perhaps for its first line.
+            method, target, minor = self._reader.asked or (b"-", b"-", 1)
+            unread = RequestHead(method, target, minor, None, Section())
             self.exchange = exchange = Exchange(self, unread, self.site.seconds())
             if self._is_heading:
                 exchange.asked_at = self._heading_at

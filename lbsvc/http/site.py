@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lbsvc.config.schema import ListenerSettings
 from lbsvc.core.books import ListenerBooks
-from lbsvc.core.paths import normal_path
+from lbsvc.core.paths import normal_path, other_readings
 from lbsvc.core.router import Route, RoutingTable
+from lbsvc.errors import ProtocolViolation
 from lbsvc.http.fields import Rules
 from lbsvc.http.identity import Trust
 from lbsvc.http.messages import RequestHead
@@ -94,7 +95,14 @@ class HttpSite:
         path = head.target.partition(b"?")[0]
         host = (head.host or b"").decode("latin-1")
         normal = normal_path(path) if path != b"*" else path
-        route = table.match(host, normal, head.method, head.header, head.section.client or connection.peer)
+        client = head.section.client or connection.peer
+        route = table.match(host, normal, head.method, head.header, client)
+        if b"%" in normal or b";" in normal:
+            for other in other_readings(normal):
+                if table.match(host, other, head.method, head.header, client) is not route:
+                    raise ProtocolViolation(
+                        400, "the path leads elsewhere for readers who decode %2F or drop parameters"
+                    )
         head.route, head.table = route, table
         head.forward = b""  # what another table made of it
         return route

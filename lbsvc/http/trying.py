@@ -61,9 +61,8 @@ class Trying:
     kept: list[bytes] | None = None  # the request body so far, while it may have to be sent (again)
     kept_size = 0
     expects = False
-    awaits_continue = (
-        False  # nothing of the body has come, nor the 100 that the client may wait for: the backend's turn
-    )
+    has_continued = False  # the client has been told to go on: it will not be told again
+    awaits_continue = False  # neither a byte of the body has come nor the 100 that the client may wait for
     was_kept_connection = False  # this try went out on a connection that had idled
     must_dial = False
     responded = False
@@ -133,7 +132,7 @@ class Trying:
         self.upstream = connection
         self.tried_at = now
         start = head.forward or request_head(head, self.connection, lease.backend, self.destination)
-        if self.expects and not self.request_ended:
+        if self.expects and not self.request_ended and not self.has_continued:
             wire = b"%b%b\r\nExpect: 100-continue\r\n\r\n" % (start, self.id)
             self.awaits_continue = not self.kept_size
         else:

@@ -19,7 +19,7 @@ not read for nobody: it would go on for as long as it has something to say.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -43,6 +43,10 @@ class CarryingSite(Protocol):
     #: those with a connection left, settled or not
     relays: set[Any]
     on_close: Callable[[str], None]
+
+
+#: How often in each `idle` two transports that hand over chunks by themselves are looked at.
+LOOKS: Final = 8
 
 
 def drop(data: bytes) -> None:
@@ -95,7 +99,6 @@ class Carrier:
         upstream.other = downstream
         downstream.other = upstream
         self.active_at = self.seconds()
-        self.site.deadlines.watch(self, self.site.settings.timeouts.idle)
         transport = upstream.transport
         transport.registerProducer(upstream, True)
         self.write_up = transport.write
@@ -103,11 +106,14 @@ class Carrier:
     def pipe(self) -> None:
         """Let the transports hand over chunks by themselves: half the calls for each (tests/bench, `l4`)."""
         assert self.upstream is not None
+        idle = self.site.settings.timeouts.idle
         down, up = self.downstream.transport, self.upstream.transport
         if hasattr(down, "pipe_to") and hasattr(up, "pipe_to"):
             self.is_piped = True
             down.pipe_to(up)
             up.pipe_to(down)
+            idle /= LOOKS
+        self.site.deadlines.watch(self, idle)
 
     def collect(self) -> None:
         """Take over what the transports have counted; it also shows whether anything has moved."""
@@ -153,8 +159,8 @@ class Carrier:
         if self.half_closed_at != NEVER:
             due = min(due, self.half_closed_at + timeouts.half_close)
         if due > now:
-            # Piped chunks leave no time behind: looking eight times in each `idle` makes it an eighth longer at most.
-            self.site.deadlines.watch(self, min(due - now, timeouts.idle / 8) if self.is_piped else due - now)
+            # Piped chunks leave no time behind: looking often in each `idle` makes it so much longer at most.
+            self.site.deadlines.watch(self, min(due - now, timeouts.idle / LOOKS) if self.is_piped else due - now)
         else:
             # Whoever has not read what waits for him all this time is not given more of it.
             self.finish("idle_timeout", Outcome.OK, abort=self._unsent() > 0)

@@ -137,6 +137,7 @@ class Prober:
         backend.checks["success" if ok else "failure"] += 1
         backend.check_duration.counts[bisect_left(BUCKETS, seconds)] += 1
         backend.check_duration.total += seconds
+        before = backend.last_check
         backend.last_check = (ok, self._wall(), detail)
         flip = self.verdict.observe(ok)
         if flip is not None:
@@ -145,6 +146,8 @@ class Prober:
                 self._on_flip(backend, detail)
             finally:
                 self.pool.refresh()  # last, so that "backend down" is told before "pool empty"
+        elif backend.health == "down" and before is not None and before[0] != ok:
+            self.pool.refresh()  # one that has passed its last check may serve where there is nobody else
 
     def __repr__(self) -> str:
         return f"<Prober of {self.backend!r}, {self.verdict!r}>"

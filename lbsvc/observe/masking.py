@@ -5,7 +5,8 @@ module as `***`; everything else leaves as it came. Called by observe/logformats
 takes and gives text that came from bytes by ASCII with backslash escapes, which is how JSON lines show it, or by Latin-1.
 
 A `;` inside a pair may separate pairs for some backends: where that reading finds a sensitive name, everything up to
-the next `&` is masked. What follows a `#` (a Referer made by hand) is read as a second query.
+the next `&` is masked. What follows a `#` (a Referer made by hand) is read as a second query. A user and password
+before a Referer's host are masked too.
 """
 
 from __future__ import annotations
@@ -26,15 +27,19 @@ _ESCAPED_BYTE: Final = re.compile(r"\\x([89a-f][0-9a-f])")
 _BYTES: Final = {number: f"%{number:02x}" for number in range(0x80, 0x100)}
 
 _MASK: Final = "***"
+#: A user and a password in front of a host.
+_USERINFO: Final = re.compile(r"://[^/@]*@")
 
 
 def masked(url: str) -> str:
     """A request target or URL with the values of sensitive query parameters replaced."""
     path, mark, query = url.partition("?")
-    if not mark:
+    if "#" in path or not mark:  # a fragment that is before a `?`, or alone
         path, mark, query = url.partition("#")
-        if not mark:
-            return url
+    if "@" in path:
+        path = _USERINFO.sub("://***@", path, 1)
+    if not mark:
+        return path
     # The common case in a fraction of a microsecond: no word to be seen, and nothing that could hide one.
     low = query.lower()
     if (
@@ -48,7 +53,7 @@ def masked(url: str) -> str:
         and "secret" not in low
         and "signature" not in low
     ):
-        return url
+        return path + mark + query
     return path + mark + "#".join([_masked_query(part) for part in query.split("#")])
 
 

@@ -50,6 +50,10 @@ class MatchTests(RouteCase):
         )
         rule = "must be a method such as GET, in capitals"
         self.assert_wrong(
+            "{match: {methods: GTE}, pool: p}",
+            '6:18: R.match.methods: is no method that is passed on (got "GTE"; did you mean GET?)',
+        )
+        self.assert_wrong(
             "{match: {methods: [get, 'A B']}, pool: p}",
             f'6:28: R.match.methods[0]: {rule} (got "get")',
             f'6:33: R.match.methods[1]: {rule} (got "A B")',

@@ -79,7 +79,7 @@ class VariableTests(TestCase):
     def test_an_escaped_variable_is_text(self) -> None:
         """$${X} is the text ${X} and is not expanded at a second look."""
         found = listener(
-            "routes: [{respond: {body: 'a $${X}'}}, {match: {methods: A}, respond: {body: '$${X}'}}]", {"X": "1"}
+            "routes: [{respond: {body: 'a $${X}'}}, {match: {methods: GET}, respond: {body: '$${X}'}}]", {"X": "1"}
         )
         self.assertEqual([r.respond.body for r in found.routes if r.respond], ["a ${X}", "${X}"])
         self.assertEqual(

@@ -7,7 +7,7 @@ from twisted.trial.unittest import TestCase
 from lbsvc.core.backend import FAILURES, Backend, Outcome
 from lbsvc.core.books import BUCKETS
 from lbsvc.core.lease import ALPHA, Lease
-from lbsvc.core.pool import Pool
+from lbsvc.core.pool import TIERS, Pool
 from lbsvc.errors import REASONS
 from tests.core.members import member, members, pool_of
 
@@ -59,6 +59,26 @@ class Tiers(TestCase):
             lease.release(Outcome.CONNECT_FAILED)
         self.assertEqual("".join(each.name for each in tried), "abcd")
 
+    def test_last_resort(self) -> None:
+        """One that is down but has passed its last check serves only where nobody else can; a failed check ends that."""
+        pool = pool_of(members("abc"))
+        for backend in pool.backends:
+            backend.health = "down"
+        pool.refresh()
+        self.assertIsNone(pool.pick())
+        first, second, third = pool.backends
+        first.last_check = (True, 0.0, "connected")
+        second.last_check = (False, 0.0, "refused")
+        pool.refresh()
+        self.assertEqual(seen(pool), "a")
+        third.health = "up"
+        pool.refresh()
+        self.assertEqual(seen(pool), "c")
+        third.health = "down"
+        first.last_check = (False, 0.0, "refused")
+        pool.refresh()
+        self.assertIsNone(pool.pick())
+
     def test_gone_members(self) -> None:
         """A removed backend is not picked again, nor held on to; its open lease still counts down."""
         for algorithm in ("round_robin", "least_connections", "random"):
@@ -74,7 +94,7 @@ class Tiers(TestCase):
                 )
             pool.set_members([])
             self.assertIsNone(pool.pick())
-            self.assertEqual([tier.known for tier in pool._tiers], [[]] * 4)
+            self.assertEqual([tier.known for tier in pool._tiers], [[]] * TIERS)
 
     def test_repr(self) -> None:
         """The pool in one line."""

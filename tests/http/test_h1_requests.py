@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from twisted.trial.unittest import TestCase
 
+from lbsvc.core.methods import METHODS
 from lbsvc.errors import ProtocolViolation
 from lbsvc.http import h1_requests
 from lbsvc.http.fields import Rules
 from lbsvc.http.h1 import REMEMBERED, check_incomplete
-from lbsvc.http.h1_requests import METHODS, RequestReader
+from lbsvc.http.h1_requests import RequestReader
 from lbsvc.http.messages import UNSAID
 from tests.http.corpus import HEADS, PASSED, REFUSED, chunks, get, lined, post
 from tests.http.recording import REQUESTS, RequestLog, bytewise, read_requests

@@ -7,8 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import TestCase
 
+from lbsvc.core.methods import METHODS
 from lbsvc.http.fields import Rules
-from lbsvc.http.h1_requests import METHODS
 from lbsvc.http.hops import MOST_HOPS, answer_last_hop, decremented, reflect
 from lbsvc.http.messages import RequestHead
 from tests.http.recording import read_requests

@@ -47,6 +47,44 @@ class DenyTests(RouteCase):
             self.ask(client, path)
             self.assertEqual((client.answer().status, road.upstream_ends), (404, []), path)
 
+    def test_other_readings(self) -> None:
+        """A path that leads elsewhere for readers who decode %2F or drop parameters is 400, and ends its connection."""
+        denied = RouteSettings("no", Match(path="/internal/*"), deny=403)
+        routes = (denied, RouteSettings("f", Match(path="/f/*"), pool="web"))
+        for path in (
+            b"/internal%2fx",
+            b"/%2Finternal/x",
+            b"/internal%5cx",
+            b"/internal;a/x",
+            b"/f/..;/x",
+            b"/f%2f..%2fx",
+        ):
+            road, client = self.routed(*routes)
+            self.ask(client, path)
+            answer = client.answer()
+            self.assertEqual(
+                (answer.status, answer.headers[b"connection"], road.upstream_ends), (400, b"close", []), path
+            )
+        for path in (b"/f/a%2Fb", b"/f/a;v=1/b", b"/other%2Fx", b"/f/a%5Cb;c"):
+            road, client = self.routed(*routes)
+            self.ask(client, path)
+            self.assertTrue(road.upstream().take().startswith(b"GET %b HTTP/1.1" % path), path)
+
+    def test_header_lists(self) -> None:
+        """A denied header value is found in every line of that name, and in lists."""
+        route = RouteSettings("no", Match(headers=(("x-role", "admin"),)), deny=403)
+        for lines, status in (
+            ((b"X-Role: user", b"X-Role: admin"), 403),
+            ((b"X-Role: user, admin",), 403),
+            ((b"x-role:admin",), 403),
+            ((b"X-Role: administrator",), 200),
+        ):
+            road, client = self.routed(route)
+            self.ask(client, b"/", *lines)
+            if status == 200:
+                road.upstream().send(OK)
+            self.assertEqual(client.answer().status, status, lines)
+
     def test_large_body(self) -> None:
         """Who is denied is told so at once, however much he wants to send."""
         road, client = self.routed(RouteSettings("no", deny=403))
@@ -288,6 +326,17 @@ class EditTests(RouteCase):
             self.assertEqual(b"strict-transport-security" in found, path != b"/c", path)
             self.assertEqual(b"server" in found, path == b"/c")
             self.assertIn(b"x-request-id", found)
+
+    def test_underscores(self) -> None:
+        """What a route sets or removes does not come back under a name that CGI takes for the same."""
+        edits = HeaderEdits(set=(("X-User", "lb"),), remove=("x-debug",))
+        route = RouteSettings("e", pool="web", request_headers=edits)
+        road, client = self.routed(route, listener={"limits": Limits(underscore_headers="keep")})
+        self.ask(client, b"/", b"X_User: evil", b"X_Debug: 1", b"X.User: evil", b"X_Other: 1")
+        sent = road.upstream().take()
+        self.assertNotIn(b"evil", sent)
+        self.assertNotIn(b"Debug", sent)
+        self.assertIn(b"X_Other: 1\r\n", sent)
 
     def test_trailers(self) -> None:
         """What a route sets or removes does not come back as a trailer, in either direction; others do."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lbsvc.http.reading import AHEAD, TURN
 from lbsvc.http.server import GRACE
-from tests.http.road import DATE, Road, RoadCase
+from tests.http.road import DATE, Road, RoadCase, timeouts
 
 GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" + DATE + b"\r\nok"
@@ -111,6 +111,40 @@ class PipeliningTests(RoadCase):
         self.assertEqual([record.bytes_in for record in road.records], [len(OWN)] * 2 + [len(UPLOAD) + 1000, len(OWN)])
         self.assertEqual(road.books.bytes_in, 3 * len(OWN) + len(UPLOAD) + 1000)
         self.assertEqual(road.books.bytes_out, sum(record.bytes_out for record in road.records))
+
+
+class HeadTests(RoadCase):
+    def test_empty_line_first(self) -> None:
+        """The deadline of a head begins with it, also after an empty line that was forgiven and a rest."""
+        road = self.road(listener=timeouts(request_header=2, keep_alive=60))
+        client = road.client()
+        client.send(b"\r")
+        client.send(b"\n")
+        road.run(6)
+        client.send(b"G")
+        road.run(3)
+        self.assertEqual(client.answer().status, 408)
+
+    def test_what_was_asked(self) -> None:
+        """A request that is refused for its fields, or never becomes whole, is logged with what its first line said."""
+        for stream, status in (
+            (b"GET /x HTTP/1.1\r\nHost: a\r\nA : b\r\n\r\n", 400),
+            (b"GET /x HTTP/1.1\r\nHost: a\r\n", 408),
+            (b"GET /x HTTP/1.1\r\n" + b"A: b\r\n" * 200 + b"\r\n", 431),
+        ):
+            road = self.road(listener=timeouts(request_header=2))
+            client = road.client()
+            client.send(stream)
+            road.run(3)
+            self.assertEqual(client.answer().status, status)
+            self.assertEqual((road.records[0].method, road.records[0].target), (b"GET", b"/x"))
+
+    def test_head_that_is_refused(self) -> None:
+        """A HEAD that is refused gets no content (RFC 9110, 9.3.2)."""
+        road = self.road()
+        client = road.client()
+        client.send(b"HEAD / HTTP/1.1\r\n\r\n")
+        self.assertTrue(client.take().endswith(b"\r\n\r\n"))
 
 
 class CountTests(RoadCase):

@@ -178,6 +178,36 @@ class ExpectTests(RoadCase):
         road.run(3)
         self.assertEqual(client.answer().status, 408)
 
+    def test_early_byte(self) -> None:
+        """A client that begins its body without having been told to, and then is silent, is 408 like any other."""
+        for told in (False, True):
+            road = self.road(1, listener=timeouts(request_body=2), pool={"timeouts": UpstreamTimeouts(response=10)})
+            client = road.client()
+            client.send(EXPECT)
+            client.send(b"b")
+            if told:
+                road.upstream().send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            client.take()
+            road.run(3)
+            self.assertEqual((client.answer().status, road.records[0].reason), (408, "client_timeout"))
+
+    def test_told_once(self) -> None:
+        """A client that was told to go on before a retry is not asked to wait again: it is its turn."""
+        road = self.road(
+            2,
+            listener=timeouts(request_body=20),
+            pool={"timeouts": UpstreamTimeouts(response=5), "retry": RetryPolicy(when=frozenset({"503"}))},
+        )
+        client = road.client()
+        client.send(EXPECT)
+        road.upstream(0).send(b"HTTP/1.1 100 Continue\r\n\r\n" + failed(503))
+        self.assertNotIn(b"Expect", road.upstream(1).take())
+        client.take()
+        road.run(8)
+        client.send(b"body")
+        road.upstream(1).send(OK)
+        self.assertEqual(client.answer().body, b"ok")
+
     def test_impatient_client(self) -> None:
         """A client that sends its body without having been told to is served; then the backend's time runs anew."""
         road = self.road(1, listener=timeouts(request_body=5), pool={"timeouts": UpstreamTimeouts(response=10)})

@@ -132,6 +132,25 @@ class TunnelTests(RoadCase):
         self.assertFalse(client.is_open)
         self.assertEqual(road.records[0].reason, "idle_timeout")
 
+    def test_idle_after_traffic(self) -> None:
+        """What moved at the beginning does not make the silence after it count twice."""
+        road = self.road(listener=timeouts(idle=20))
+        client = self.joined(road)
+        road.run(1)
+        client.send(b"x")
+        road.run(24)
+        self.assertEqual([record.reason for record in road.records], ["idle_timeout"])
+
+    def test_upgrade_required(self) -> None:
+        """A 426 says to what (RFC 9110, 15.5.22)."""
+        road = self.road()
+        client = road.client()
+        client.send(ASK)
+        road.upstream().send(
+            b"HTTP/1.1 426 Upgrade Required\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n"
+        )
+        self.assertEqual(client.answer().headers[b"upgrade"], b"websocket")
+
     def test_back_pressure(self) -> None:
         """A side that does not read stops the other; nothing is lost when it reads on."""
         for stalls_client in (True, False):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import select
+import socket
 import threading
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -161,3 +163,33 @@ class ReadTests(SlowCase):
         self.assertGreater(report.connected + report.closed, HUNDREDS // 2)
         self.assertLess(memory.growth, GOOD + HUNDREDS * 256 * KIB)
         self.settled(balancer)
+
+    def test_a_reader_that_sips(self) -> None:
+        """Who takes a little now and then is served whole, though others who take nothing are cut for it meanwhile."""
+        size = 16 * MIB
+        backend = self.backend(named_backend("x" * size))
+        _, port = self.serve(backend.address, listener={"timeouts": {"write": "1s"}})
+        with self.reader(port) as sipping:
+            got = len(sipping.recv(4096))
+            for _ in range(3):  # three times as long as the deadline, by the deadline's own clock
+                with self.reader(port) as stalled:
+                    poll = select.poll()
+                    poll.register(stalled, select.POLLERR)
+                    for _ in range(1200):
+                        if poll.poll(50):
+                            break
+                        got += len(sipping.recv(4096))
+                    else:
+                        self.fail("a client that reads nothing was not cut")
+            while got < size and (piece := sipping.recv(MIB)):
+                got += len(piece)
+        self.assertGreater(got, size)
+
+    def reader(self, port: int) -> socket.socket:
+        """A client that has asked, with a small window."""
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.settimeout(30)
+        sock.connect(("127.0.0.1", port))
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        return sock

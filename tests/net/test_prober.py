@@ -133,8 +133,26 @@ class Rounds(TestCase):
         probing.net.advance(5.0)
         self.assertEqual(
             probing.told,
-            ["a up: connected", "a down: connection refused", "empty", "a up: connected", "available"],
+            ["a up: connected", "a down: connection refused", "empty", "available", "a up: connected"],
         )
+
+    def test_empty_pool(self) -> None:
+        """FO-4: where nobody else is left one check that passes is enough to be tried, one that fails ends it again."""
+        probing = Probing(interval=1.0).start()
+        probing.net.answers[8001] = REFUSED
+        probing.net.advance(5.0)
+        self.assertIsNone(probing.pool.pick())
+        probing.net.answers[8001] = OPEN
+        before = probing.only.checks["success"]
+        while probing.only.checks["success"] == before:
+            probing.net.advance(0.1)
+        self.assertEqual(probing.only.health, "down")
+        self.assertIsNotNone(probing.pool.pick())
+        probing.net.answers[8001] = REFUSED
+        before = probing.only.checks["failure"]
+        while probing.only.checks["failure"] == before:
+            probing.net.advance(0.1)
+        self.assertIsNone(probing.pool.pick())
 
     def test_interval(self) -> None:
         """HC-3: checks are an interval apart, each within ten per cent of it, and not all alike."""

@@ -69,6 +69,14 @@ class MaskingTests(TestCase):
         """What a hand-made Referer carries behind a `#` is read as a query too."""
         self.check("https://h/cb#access_token=1&x=2", "https://h/cb#access_token=***&x=2")
         self.check("https://h/cb?key=1#token=2", "https://h/cb?key=***#token=***")
+        self.check("https://h/#token=1?y=2", "https://h/#token=***")
+
+    def test_users(self) -> None:
+        """A user and password before a Referer's host are masked, an @ elsewhere is left alone."""
+        self.check("http://me:secret@h/a?b=1", "http://***@h/a?b=1")
+        self.check("http://me:secret@h/", "http://***@h/")
+        self.check("/a@b?c=d@e", "/a@b?c=d@e")
+        self.check("//a@b", "//a@b")
 
     def test_bare_bytes(self) -> None:
         """Bytes above 0x7f hide no name, whether they came to us by Latin-1 or as backslash escapes."""

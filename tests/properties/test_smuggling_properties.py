@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import TestCase
 
 from lbsvc.config.schema import Limits
+from lbsvc.core.methods import METHODS
 from lbsvc.core.policies import RetryPolicy
 from lbsvc.http.client import RESPONSE_RULES
 from lbsvc.http.fields import Rules
-from lbsvc.http.h1_requests import METHODS
 from lbsvc.http.messages import ResponseHead
 from tests.http import answers, corpus
 from tests.http.recording import Message, bytewise, cut, difference, read_requests, read_response
