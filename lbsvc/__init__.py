@@ -7,7 +7,7 @@ The floors, imports go down only (tests/test_floors.py checks it):
 5 observe, admin      metrics, access log, events; the admin listener
 4 http                layer 7: codec, server and client roles, the exchange (the layer 7 road)
 3 net                 reactor, listeners, dialling, the relay (the layer 4 road), probes, names, drain
-2 config              YAML to frozen settings, every mistake with its place
+2 config, plugin      YAML to frozen settings, every mistake with its place
 1 core                decisions and books: pools, pickers, health, retries, routes; no sockets, no clock of its own
 0 errors              what can go wrong, and the word for it
 

@@ -22,18 +22,15 @@ from typing_extensions import override
 from lbsvc import __version__
 from lbsvc.admin.site import make_site
 from lbsvc.config.loader import Loaded
-from lbsvc.config.schema import AdminSettings, ListenerSettings, PoolSettings
-from lbsvc.core.backend import Backend
+from lbsvc.config.schema import AdminSettings, ListenerSettings
 from lbsvc.core.books import ListenerBooks
 from lbsvc.core.pool import Pool
-from lbsvc.core.retry import RetryBudget
 from lbsvc.errors import Mistake, SystemRefusal
 from lbsvc.http.mirroring import Mirroring
 from lbsvc.http.pooling import Upstreams
 from lbsvc.http.server import ServerConnection
 from lbsvc.http.site import HttpSite, RequestIds
 from lbsvc.http.surplus import SurplusConnection
-from lbsvc.membership import Membership
 from lbsvc.net.binding import adopt, open_sockets
 from lbsvc.net.connector import dial
 from lbsvc.net.deadlines import Deadlines
@@ -41,22 +38,18 @@ from lbsvc.net.drain import Drain
 from lbsvc.net.listener import Descriptors, Listener, raise_descriptor_limit
 from lbsvc.net.prober import HealthChecker
 from lbsvc.net.relay import Relay, RelaySite
-from lbsvc.net.resolver import system_lookup
 from lbsvc.observe.accesslog import AccessLog
 from lbsvc.observe.events import Events, level_in_force
 from lbsvc.observe.logwriter import Destinations
 from lbsvc.observe.metrics import LbsvcCollector, ReactorLag
 from lbsvc.observe.twistedlog import install as take_over_logging
+from lbsvc.pools import Pools
 from lbsvc.routing import TableBuilder, pools_of
 from lbsvc.signals import obey_signals
 
 #: How many young objects may gather before a collection looks at them. Requests leave no cycles behind, so that the
 #: default of 700 only costs (tests/bench, `http`: 6 %); what does form cycles is still found.
 GC_THRESHOLDS: Final = (20_000, 20, 50)
-
-
-#: How long a backend that could not be reached comes after all others, in seconds; then it is tried again.
-SUSPICION: Final = 1.0
 
 
 class Balancer(MultiService):
@@ -89,12 +82,10 @@ class Balancer(MultiService):
         self.generation = 1
         self.reloads = {"success": 0, "failure": 0}
         self.last_reload_ok = True
-        self.pools: list[Pool] = []
+        self._pools: Pools | None = None
         self._books: list[ListenerBooks] = []
         self._listeners: list[Listener] = []
         self._sites: list[HttpSite | RelaySite] = []
-        self._upstreams: dict[str, Upstreams] = {}
-        self._memberships: list[Membership] = []
         self._stopping: Deferred[Any] | None = None
 
     # -- as metrics see it
@@ -105,6 +96,11 @@ class Balancer(MultiService):
         for site in self._sites:
             site.count()
         return self._books
+
+    @property
+    def pools(self) -> list[Pool]:
+        """Every pool; none before the start."""
+        return self._pools.pools if self._pools is not None else []
 
     @property
     def log_dropped(self) -> Mapping[str, int]:
@@ -132,18 +128,29 @@ class Balancer(MultiService):
         self._open_logs()
         self.lag = ReactorLag(self.reactor)
         self.deadlines = Deadlines(self.reactor)
-        self._checker = HealthChecker(self.reactor, self._rng, self._flipped, dial, time.time)
+        self._checker = HealthChecker(
+            self.reactor, self._rng, lambda backend, detail: pools.tell_flip(backend, detail), dial, time.time
+        )
+        self._pools = pools = Pools(
+            self.reactor,
+            self.deadlines,
+            self._checker,
+            self._rng,
+            time.time,
+            self.emit,
+            lambda: self._unready == "starting",
+        )
         descriptors = Descriptors(limit, self._descriptors_scarce)
         for pool_settings in self.settings.pools.values():
-            self._make_pool(pool_settings)
+            pools.make(pool_settings)
         for listener_settings in self.settings.listeners.values():
-            self._make_listener(listener_settings, descriptors)
+            self._make_listener(listener_settings, pools.upstreams, descriptors)
         self._bind()
         super().startService()
         self.deadlines.start()
         self.lag.start()
         # Members first: the checker's first round is of whoever is there when it starts.
-        answers = [answer for membership in self._memberships for answer in membership.start()]
+        answers = [answer for membership in pools.memberships for answer in membership.start()]
         self._checker.setServiceParent(self)
         for listener in self._listeners:
             listener.accept()
@@ -193,16 +200,9 @@ class Balancer(MultiService):
         line, column = self._places.get(key, (0, 0))
         return Mistake(self._source, line, column, key, message)
 
-    def _make_pool(self, settings: PoolSettings) -> None:
-        pool = Pool(settings.name, settings.algorithm, self._rng, self._pool_empty, self._pool_available)
-        pool.budget = RetryBudget(settings.retry.budget)
-        pool.on_suspect = lambda backend: self.reactor.callLater(SUSPICION, pool.trust, backend)
-        self.pools.append(pool)
-        self._upstreams[settings.name] = Upstreams(settings, pool, self.reactor, self.deadlines, self._rng)
-        lookup = system_lookup(self.reactor)
-        self._memberships.append(Membership(settings, pool, self.reactor, self._checker, lookup, self.emit))
-
-    def _make_listener(self, settings: ListenerSettings, descriptors: Descriptors) -> None:
+    def _make_listener(
+        self, settings: ListenerSettings, pools: Mapping[str, Upstreams], descriptors: Descriptors
+    ) -> None:
         books = ListenerBooks(settings.name, settings.protocol)
         self._books.append(books)
         log = self._access.log if self._access is not None and settings.access_log else None
@@ -210,7 +210,7 @@ class Balancer(MultiService):
         connect: Callable[[str], Protocol]
         surplus: Callable[[str], Protocol] | None = None
         if settings.protocol == "http":
-            builder = TableBuilder(settings, books, self._upstreams, self._dice)
+            builder = TableBuilder(settings, books, pools, self._dice)
             http_site = site = HttpSite(
                 settings, builder.build(), books, self.reactor, self.deadlines, time.time, self._ids, log, self._dice
             )
@@ -219,7 +219,7 @@ class Balancer(MultiService):
             surplus = lambda peer: SurplusConnection(http_site, peer)  # noqa: E731
         else:
             assert settings.pool is not None
-            upstreams = self._upstreams[settings.pool]
+            upstreams = pools[settings.pool]
             relay_site = site = RelaySite(
                 settings,
                 upstreams.settings,
@@ -281,35 +281,11 @@ class Balancer(MultiService):
         if self._unready == "starting":
             self._unready = None
             for pool in self.pools:
-                if not pool.is_available:
-                    self._pool_empty(pool)
+                if not pool.is_available and self._pools is not None:
+                    self._pools.tell_empty(pool)
             self.emit("info", "service.ready", f"lbsvc {__version__} is ready", version=__version__)
 
     # -- what is told
-
-    def _flipped(self, backend: Backend, detail: str) -> None:
-        word = "up" if backend.health == "up" else "down"
-        level = "info" if word == "up" else "warn"
-        name = f"{backend.pool}/{backend.name}"
-        self.emit(
-            level,
-            f"backend.{word}",
-            f"{name}: {word} ({detail})",
-            pool=backend.pool,
-            backend=backend.name,
-            detail=detail,
-        )
-
-    def _pool_empty(self, pool: Pool) -> None:
-        if self._unready == "starting":
-            return  # nobody has been looked up or asked yet; what is still so after the first round is said then
-        why = "; ".join(f"{b.name}: {b.last_check[2] if b.last_check else b.health}" for b in pool.backends)
-        self.emit("error", "pool.empty", f"{pool.name}: no backend is available ({why})", pool=pool.name)
-
-    def _pool_available(self, pool: Pool) -> None:
-        if self._unready == "starting":
-            return  # nothing was said of its being empty
-        self.emit("info", "pool.available", f"{pool.name}: a backend is available again", pool=pool.name)
 
     def _descriptors_scarce(self, limit: int) -> None:
         self.emit(
@@ -374,12 +350,10 @@ class Balancer(MultiService):
 
     def _drained(self, result: object) -> Any:
         """Everything is answered or cut: stop the rest, the admin interface last."""
-        for membership in self._memberships:
-            membership.stop()
         for mirroring in self._mirrors:
             mirroring.close()
-        for upstreams in self._upstreams.values():
-            upstreams.close_idle()
+        if self._pools is not None:
+            self._pools.stop()
         self.deadlines.stop()
         self.lag.stop()
         stopped = super().stopService()

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from lbsvc.config.schema import BackendSettings, PoolSettings
-from lbsvc.core.backend import Backend
+from lbsvc.core.backend import UNLIMITED, Backend
 from lbsvc.core.pool import Pool
 from lbsvc.net.prober import HealthChecker
 from lbsvc.net.resolver import NameWatch
@@ -65,7 +65,8 @@ class Membership:
             host, name = entry.host, entry.name
         else:
             host, name = address or "", entry.name if address is None else f"{entry.name}@{address}"
-        return Backend(self.pool.name, name, entry.address, host, entry.port, entry.weight, entry.backup)
+        most = UNLIMITED if entry.max_connections is None else entry.max_connections
+        return Backend(self.pool.name, name, entry.address, host, entry.port, entry.weight, entry.backup, most=most)
 
     def start(self) -> list[Deferred[None]]:
         """Fill the pool and begin to resolve; gives what fires when each name has its first answer, or has had its time."""
@@ -120,7 +121,7 @@ class Membership:
         policy = self.settings.health_check
         for member in members:
             if policy is not None:
-                self._checker.add(self.pool, member, policy)
+                self._checker.add(self.pool, member, policy, self.settings.flapping)
             else:
                 member.health = "up" if member.host else "down"
 

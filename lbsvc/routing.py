@@ -16,6 +16,7 @@ from lbsvc.core.router import Pattern, Route, RoutingTable
 from lbsvc.core.split import Split
 from lbsvc.http.destination import Answer, Destination
 from lbsvc.http.edits import Edits
+from lbsvc.http.limiting import RequestLimit
 from lbsvc.http.mirroring import Mirroring
 from lbsvc.http.pooling import Upstreams
 from lbsvc.http.responses import fixed, redirect
@@ -49,7 +50,8 @@ class TableBuilder:
         if route.mirror is not None:
             mirroring = Mirroring(self._pools[route.mirror.pool], route.mirror.share, self._rng)
             self.mirrors.append(mirroring)
-        limit = self._settings.limits.body_size
+        body_size = self._settings.limits.body_size if route.body_size is None else route.body_size
+        limit = RequestLimit(route.rate_limit) if route.rate_limit is not None else None
 
         def lead(pool: str | None, split: Split[Destination] | None = None) -> Destination:
             return Destination(
@@ -57,10 +59,11 @@ class TableBuilder:
                 self._books.route(route.name, pool or "none"),
                 self._pools[pool] if pool is not None else None,
                 own_answer(route),
-                body_size=limit if route.body_size is None else route.body_size,
+                body_size=body_size,
                 deny=route.deny,
                 edits=edits,
                 fault=route.fault,
+                limit=limit,
                 mirroring=mirroring,
                 split=split,
                 timeout=route.timeout,

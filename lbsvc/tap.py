@@ -34,7 +34,12 @@ class Options(UsageOptions):
         ["config", "c", None, "configuration file (YAML)"],
         ["listen", "l", None, "without a file: address to listen on, such as :8080"],
         ["backends", "b", None, "without a file: comma-separated backends, such as http://127.0.0.1:8001"],
-        ["algorithm", "a", None, "without a file: round_robin, least_connections, random, or a usual short name"],
+        [
+            "algorithm",
+            "a",
+            None,
+            "without a file: round_robin, least_connections, ..., a usual short name, or a plugin's",
+        ],
     ]
     optFlags = [  # noqa: N815 - Twisted's name
         ["check", None, "check the configuration, say what is wrong with it, and exit"],

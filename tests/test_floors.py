@@ -15,6 +15,7 @@ PACKAGE = Path(lbsvc.__file__).parent
 FLOORS = {
     "errors": 0,
     "core": 1,
+    "plugin": 2,
     "config": 2,
     "net": 3,
     "http": 4,
@@ -22,6 +23,7 @@ FLOORS = {
     "admin": 5,
     "app": 6,
     "membership": 6,
+    "pools": 6,
     "reload": 6,
     "routing": 6,
     "signals": 6,
@@ -30,7 +32,15 @@ FLOORS = {
 }
 
 #: Who may know a neighbour on the same floor, and never the other way round.
-NEIGHBOURS = {("admin", "observe"), ("app", "membership"), ("app", "reload"), ("app", "routing"), ("app", "signals")}
+NEIGHBOURS = {
+    ("admin", "observe"),
+    ("app", "pools"),
+    ("app", "reload"),
+    ("app", "routing"),
+    ("app", "signals"),
+    ("config", "plugin"),
+    ("pools", "membership"),
+}
 
 #: What core may not know: sockets, clocks and chance are given to it.
 OUTSIDE_CORE = {"twisted", "time", "random", "socket", "select", "asyncio", "threading", "os", "datetime"}

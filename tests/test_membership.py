@@ -10,8 +10,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from lbsvc.config.schema import BackendSettings
-from lbsvc.core.backend import Backend, Outcome
-from lbsvc.core.policies import HealthCheckPolicy
+from lbsvc.core.backend import UNLIMITED, Backend, Outcome
+from lbsvc.core.policies import FlappingPolicy, HealthCheckPolicy
 from lbsvc.core.pool import Pool
 from lbsvc.membership import Membership, is_literal
 from lbsvc.net.prober import HealthChecker
@@ -101,6 +101,20 @@ class LiteralTests(TestCase):
         naming.start()
         self.assertEqual(naming.members, [("127.0.0.1:8001", "127.0.0.1", "up")])
         self.assertEqual(naming.net.dials, [])
+
+    def test_flapping(self) -> None:
+        """CB-5: the pool's own law of flapping is that of each member's checks."""
+        for policy in (FlappingPolicy(changes=3), None):
+            naming = Naming("127.0.0.1:8001", flapping=policy)
+            naming.start()
+            (prober,) = naming.checker._probers.values()
+            self.assertEqual(prober.flapping and prober.flapping.policy, policy)
+
+    def test_limits(self) -> None:
+        """RL-3: each member may have as many requests at one time as its entry says, or any number."""
+        naming = Naming(backend("127.0.0.1:8001", max_connections=7), "127.0.0.1:8002")
+        naming.start()
+        self.assertEqual([each.limit for each in naming.pool.backends], [7, UNLIMITED])
 
     def test_is_literal(self) -> None:
         """What is an address: of both families, with a scope; nothing else."""

@@ -9,29 +9,54 @@ from __future__ import annotations
 from lbsvc.config.addresses import overlap
 from lbsvc.config.document import spell
 from lbsvc.config.schema import AdminSettings, Bind, Settings
-from lbsvc.config.walk import NOT_YET, PoolUse, Spot, Walk, meant
+from lbsvc.config.values import words
+from lbsvc.config.walk import PoolUse, Spot, Walk, meant
 
 
 def check(walk: Walk, settings: Settings | None) -> None:
     """Compare what was read; `settings` is None where there is no listener at all."""
     _check_pools(walk)
+    _check_request_keys(walk)
+    _check_cookies(walk)
     _check_ports(walk, settings)
 
 
 def _check_pools(walk: Walk) -> None:
-    noted: set[str] = set()
     for use in walk.pool_uses:
         if use.pool not in walk.pool_names:
             use.spot.wrong(f"there is no pool of this name{_named(use, walk.pool_names)}")
+
+
+def _check_request_keys(walk: Walk) -> None:
+    """What a pool wants to know of requests, where those who use it see none."""
+    for key in walk.request_keys:
+        protocols = {use.protocol for use in walk.pool_uses if use.pool == key.pool}
+        if "tcp" not in protocols:
             continue
-        path = spell("pools", use.pool)
-        if use.protocol != "tcp" or path in noted:
-            continue
-        noted.add(path)
-        where = "where a tcp listener uses the pool"
-        # Left out it is off there, now and later (features.md, L4-2): nothing to note.
-        if path in walk.keep_alive and walk.keep_alive[path][1] > 0:
-            walk.keep_alive[path][0].wrong(f"{NOT_YET} {where}: 0, or leave it out")
+        if key.cookie is None:
+            key.spot.wrong("must be client_ip where a tcp listener uses the pool: it sees no requests")
+        elif "http" not in protocols:
+            key.spot.wrong(
+                "cannot be by cookie where only tcp listeners use the pool: they see no requests; ip would do"
+            )
+        else:
+            walk.note(key.spot.path, "does nothing for the tcp listeners that use the pool: they see no requests")
+
+
+def _check_cookies(walk: Walk) -> None:
+    """A browser keeps one cookie of a name: of two pools that set it each would undo what the other has said."""
+    cookies = {key.pool: key.cookie for key in walk.request_keys if key.cookie is not None}
+    setters: dict[tuple[str, str], dict[str, None]] = {}
+    for use in walk.pool_uses:
+        if use.pool in cookies and use.protocol == "http" and not use.is_copy:
+            setters.setdefault((use.listener, cookies[use.pool]), {})[use.pool] = None
+    for (listener, _), pools in setters.items():
+        if len(pools) > 1:
+            names = words(tuple(pools), "and")
+            walk.note(
+                spell("listeners", listener),
+                f"the pools {names} set cookies of one name: clients of one lose their backend in another",
+            )
 
 
 def _named(use: PoolUse, names: list[str]) -> str:

@@ -20,7 +20,7 @@ from lbsvc.errors import ProtocolViolation
 
 _BY_US: Final = "is set by the balancer itself"
 #: What frames or routes a message, belongs to one hop, or is the contract's; the same in both directions.
-_FRAMING: Final = dict.fromkeys(
+FRAMING: Final = dict.fromkeys(
     (
         *(
             "connection",
@@ -215,5 +215,5 @@ def _editing(refused: dict[str, str], settable: dict[str, str]) -> Section[Heade
     )
 
 
-REQUEST_HEADERS: Final = _editing(_FRAMING, _HOST)
-RESPONSE_HEADERS: Final = _editing(_FRAMING | _IN_ANSWERS, {})
+REQUEST_HEADERS: Final = _editing(FRAMING, _HOST)
+RESPONSE_HEADERS: Final = _editing(FRAMING | _IN_ANSWERS, {})

@@ -12,10 +12,12 @@ from typing import Any, Final
 from lbsvc.config.addresses import bind
 from lbsvc.config.document import spell
 from lbsvc.config.networks import networks
+from lbsvc.config.rates import RATE_LIMIT
 from lbsvc.config.routes import ROUTE, pool_name
 from lbsvc.config.schema import Bind, Limits, ListenerSettings, ListenerTimeouts
 from lbsvc.config.values import duration, nullable, nullable_text, number, size, word, yes_no
 from lbsvc.config.walk import NOT_YET, Later, Section, Spot, listing, plain
+from lbsvc.core.policies import RatePolicy
 
 #: What only speaks about requests; on a tcp listener it changes nothing.
 _HTTP_ONLY: Final = ("trusted_proxies", "forwarded", "limits")
@@ -81,6 +83,9 @@ def _check_tcp(spot: Spot, found: dict[str, Any]) -> None:
         spot.at("routes").wrong(f"{NOT_YET} where protocol is tcp")
     if found.get("expose_backend"):
         spot.at("expose_backend").wrong("means nothing where protocol is tcp")
+    rates: RatePolicy | None = found.get("rate_limit")
+    if rates is not None and rates.key.startswith("header:"):
+        spot.at("rate_limit").at("key").wrong("cannot be a header where protocol is tcp: there are no requests")
     for key in _HTTP_ONLY:
         if key in found and found[key] not in ("off", ()):
             spot.walk.note(spell(spot.path, key), "does nothing where protocol is tcp")
@@ -103,7 +108,7 @@ _LISTENER: Final = Section(
         "tls": Later(),
         "timeouts": TIMEOUTS,
         "limits": LIMITS,
-        "rate_limit": Later(hollow=True),
+        "rate_limit": RATE_LIMIT,
         "access_log": yes_no,
         "expose_backend": yes_no,
         "routes": lambda spot: () if spot.is_null else listing(ROUTE)(spot),
@@ -119,5 +124,5 @@ def listener(spot: Spot, name: str) -> ListenerSettings:
     before = len(spot.walk.pool_uses)
     found = replace(_LISTENER(spot), name=name)
     uses = spot.walk.pool_uses
-    uses[before:] = [replace(use, protocol=found.protocol) for use in uses[before:]]
+    uses[before:] = [replace(use, protocol=found.protocol, listener=name) for use in uses[before:]]
     return found

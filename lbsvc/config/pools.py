@@ -11,7 +11,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 from lbsvc.config.addresses import address
+from lbsvc.config.document import spell
+from lbsvc.config.extensions import ExtensionFault, algorithm_names, known_algorithm
+from lbsvc.config.request_keys import request_key
 from lbsvc.config.schema import BackendSettings, PoolSettings
+from lbsvc.config.sticky import STICKY
+from lbsvc.config.surviving import CIRCUIT_BREAKER, FLAPPING, PASSIVE_HEALTH, QUEUE, panic_threshold, slow_start
 from lbsvc.config.values import (
     duration,
     known_method,
@@ -29,8 +34,8 @@ from lbsvc.config.values import (
     words,
     yes_no,
 )
-from lbsvc.config.walk import Later, Refused, Section, Spot, listing, plain
-from lbsvc.core.algorithms import ACTING, ALGORITHMS, canonical_algorithm
+from lbsvc.config.walk import Later, Refused, RequestKey, Section, Spot, listing, plain
+from lbsvc.core.algorithms import ALGORITHMS, canonical_algorithm
 from lbsvc.core.policies import Backoff, HealthCheckPolicy, KeptConnections, RetryPolicy, UpstreamTimeouts
 
 _ACTING_CAUSES: Final = ("connect_failure", "reset", "timeout", "502", "503", "504", "5xx")
@@ -41,12 +46,24 @@ _HTTP_CHECK: Final = ("path", "method", "host", "expect_status", "expect_body")
 
 def _algorithm(spot: Spot) -> str:
     found = text(spot)
-    name = canonical_algorithm(found)
+    try:
+        name = canonical_algorithm(found) or known_algorithm(found)
+    except ExtensionFault as fault:
+        spot.refuse(f"{fault}{spot.got()}")
     if name is None:
-        spot.refuse(f"must be {words(ALGORITHMS)}{spot.got(ALGORITHMS)}")
-    if name not in ACTING:
-        spot.not_yet(name)
+        names = algorithm_names()
+        spot.refuse(f"must be {words(names)}{spot.got(names)}")
     return name
+
+
+_any_key = request_key("client_ip", "header:NAME", "cookie:NAME", "path", "host")
+
+
+def _hash_key(spot: Spot) -> str:
+    found = _any_key(spot)
+    if found != "client_ip":
+        spot.walk.request_keys.append(RequestKey(spot, spot.walk.pool_names[-1]))
+    return found
 
 
 def _backend(spot: Spot, found: dict[str, Any]) -> BackendSettings:
@@ -60,7 +77,7 @@ _BACKEND: Final = Section(
         "name": label,
         "weight": number(0, 65535),
         "backup": yes_no,
-        "max_connections": Later(),
+        "max_connections": nullable(number(1, 10_000_000)),
     },
     _backend,
     required=("address",),
@@ -210,10 +227,15 @@ def _are_sockets(spot: Spot, backends: tuple[BackendSettings, ...]) -> bool:
 
 
 def _pool(spot: Spot, found: dict[str, Any]) -> PoolSettings:
-    if "connections" in found:
-        connections = spot.at("connections")
-        if "keep_alive" in connections.entries():
-            spot.walk.keep_alive[spot.path] = (connections.at("keep_alive"), found["connections"].keep_alive)
+    entries = spot.entries()
+    if "connections" in found and "keep_alive" in spot.at("connections").entries():
+        found["ahead"] = found["connections"].keep_alive  # where it is left out, tcp dials nothing ahead
+    if found.get("hash_key", "client_ip") != "client_ip" and ("algorithm" in found or "algorithm" not in entries):
+        algorithm = found.get("algorithm", PoolSettings.algorithm)
+        if algorithm in ALGORITHMS and algorithm != "consistent_hash":  # what others look at is theirs to know
+            spot.walk.note(spell(spot.path, "hash_key"), "does nothing: only consistent_hash looks at it")
+    if "health_check" in found and found["health_check"] is None and found.get("flapping") is not None:
+        spot.walk.note(spell(spot.path, "flapping"), "does nothing where health_check is off")
     backends: tuple[BackendSettings, ...] = found.pop("backends")
     check: HealthCheckPolicy | None = found.get("health_check")
     if check is not None and check.port is not None and _are_sockets(spot.at("backends"), backends):
@@ -224,23 +246,23 @@ def _pool(spot: Spot, found: dict[str, Any]) -> PoolSettings:
 _POOL: Final = Section(
     {
         "algorithm": _algorithm,
-        "hash_key": Later(off=("client_ip",)),
+        "hash_key": _hash_key,
         "backends": _backends,
         "health_check": _HEALTH_CHECK,
-        "passive_health": Later(),
-        "circuit_breaker": Later(),
+        "passive_health": PASSIVE_HEALTH,
+        "circuit_breaker": CIRCUIT_BREAKER,
         "retry": _RETRY,
-        "sticky": Later(),
+        "sticky": STICKY,
         "timeouts": Section(
             {"connect": duration(), "response": duration(), "idle": duration()}, plain(UpstreamTimeouts)
         ),
         "resolve": nullable(duration(low=0.1)),
         "connections": _CONNECTIONS,
-        "queue": Later(on=True, parts={"size": 0}),
-        "flapping": Later(on=True),
-        "slow_start": Later(off=(None, False, "off", 0, "0s")),
+        "queue": QUEUE,
+        "flapping": FLAPPING,
+        "slow_start": slow_start,
         "protocol": Later(off=("http/1.1",)),
-        "panic_threshold": Later(off=("0%", "off", False, None)),
+        "panic_threshold": panic_threshold,
         "proxy_protocol": Later(),
         "tls": Later(),
     },

@@ -19,6 +19,7 @@ from lbsvc.config.edits import (
     strip_prefix,
 )
 from lbsvc.config.networks import networks
+from lbsvc.config.rates import RATE_LIMIT
 from lbsvc.config.redirects import REDIRECT
 from lbsvc.config.schema import Fault, HeaderEdits, Match, Mirror, Redirect, Respond, RouteSettings
 from lbsvc.config.values import (
@@ -121,10 +122,10 @@ RESPOND: Final = Section(
 )
 
 
-def pool_name(spot: Spot) -> str:
+def pool_name(spot: Spot, *, is_copy: bool = False) -> str:
     """The name of a pool; that there is one is for checks.py to see."""
     found = text(spot)
-    spot.walk.pool_uses.append(PoolUse(spot, found))
+    spot.walk.pool_uses.append(PoolUse(spot, found, is_copy=is_copy))
     return found
 
 
@@ -150,6 +151,10 @@ def _split(spot: Spot) -> tuple[tuple[str, int], ...]:
     return tuple(found.items())
 
 
+def _copy_pool(spot: Spot) -> str:
+    return pool_name(spot, is_copy=True)
+
+
 def _mirror(spot: Spot, found: dict[str, Any]) -> Mirror | None:
     if spot.is_hollow:
         return None
@@ -161,10 +166,10 @@ def _mirror(spot: Spot, found: dict[str, Any]) -> Mirror | None:
 
 
 MIRROR: Final[Section[Mirror | None]] = Section(
-    {"pool": nullable_text(pool_name), "percent": share},
+    {"pool": nullable_text(_copy_pool), "percent": share},
     _mirror,
     off=(None,),
-    short=lambda spot: Mirror(pool_name(spot)),
+    short=lambda spot: Mirror(_copy_pool(spot)),
 )
 
 
@@ -239,7 +244,7 @@ ROUTE: Final = Section(
         "response_headers": RESPONSE_HEADERS,
         "timeout": nullable(duration()),
         "body_size": nullable(size()),
-        "rate_limit": Later(hollow=True),
+        "rate_limit": RATE_LIMIT,
         "fault": FAULT,
         "deny": _deny,
         "split": _split,

@@ -11,7 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from lbsvc.core.policies import HealthCheckPolicy, KeptConnections, RetryPolicy, UpstreamTimeouts
+from lbsvc.core.policies import (
+    BreakerPolicy,
+    EjectionPolicy,
+    FlappingPolicy,
+    HealthCheckPolicy,
+    KeptConnections,
+    QueuePolicy,
+    RatePolicy,
+    RetryPolicy,
+    StickyPolicy,
+    UpstreamTimeouts,
+)
 
 
 @dataclass(frozen=True)
@@ -118,6 +129,7 @@ class RouteSettings:
     response_headers: HeaderEdits = HeaderEdits()
     timeout: float | None = None  # the whole exchange, all tries together
     body_size: int | None = None  # in place of the listener's limit
+    rate_limit: RatePolicy | None = None
     fault: Fault | None = None
 
 
@@ -133,6 +145,7 @@ class ListenerSettings:
     forwarded: str = "x-forwarded"  # x-forwarded | rfc7239 | both | off
     timeouts: ListenerTimeouts = ListenerTimeouts()
     limits: Limits = Limits()
+    rate_limit: RatePolicy | None = None
     access_log: bool = True
     expose_backend: bool = False
     routes: tuple[RouteSettings, ...] = ()
@@ -149,18 +162,30 @@ class BackendSettings:
     name: str  # default: the address
     weight: int = 1
     backup: bool = False
+    max_connections: int | None = None  # requests (http) or connections (tcp) at one time
 
 
 @dataclass(frozen=True)
 class PoolSettings:
     name: str
     backends: tuple[BackendSettings, ...]
-    algorithm: str = "round_robin"  # canonical: round_robin | least_connections | random
+    algorithm: str = "round_robin"  # a canonical name of core/algorithms.py, or a plugin's
+    hash_key: str = "client_ip"  # client_ip | header:name (lower-case) | cookie:NAME | path | host
     health_check: HealthCheckPolicy | None = HealthCheckPolicy()  # None: off
+    passive_health: EjectionPolicy | None = None
+    circuit_breaker: BreakerPolicy | None = None
     retry: RetryPolicy = RetryPolicy()
+    sticky: StickyPolicy | None = None
     timeouts: UpstreamTimeouts = UpstreamTimeouts()
     resolve: float | None = 10.0  # None: once
     connections: KeptConnections = KeptConnections()
+    ahead: int = (
+        0  # tcp: connections that are kept ready for each backend: `connections.keep_alive`, where it is written
+    )
+    queue: QueuePolicy = QueuePolicy()
+    flapping: FlappingPolicy | None = FlappingPolicy()
+    slow_start: float | None = None
+    panic_threshold: float = 0.0  # share of healthy backends below which health is ignored
 
 
 @dataclass(frozen=True)

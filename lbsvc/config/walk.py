@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Generic, NoReturn, TypeAlias, TypeVar
 
 from lbsvc.config import document
@@ -43,6 +43,17 @@ class PoolUse:
     pool: str
     protocol: str = "http"  # of the listener
     is_key: bool = False
+    listener: str = ""
+    is_copy: bool = False  # its answers go to nobody (`mirror`)
+
+
+@dataclass(frozen=True)
+class RequestKey:
+    """A key of a pool that looks at requests, of which a tcp listener has none."""
+
+    spot: Spot
+    pool: str
+    cookie: str | None = None  # which `sticky` sets; None: it is `hash_key`
 
 
 class Walk:
@@ -56,8 +67,8 @@ class Walk:
         # What checks.py compares once all is read.
         self.binds: list[tuple[Spot, Bind]] = []
         self.pool_uses: list[PoolUse] = []
-        self.pool_names: list[str] = []  # also of pools that could not be read
-        self.keep_alive: dict[str, tuple[Spot, int]] = {}  # by path of the pool, where it is written
+        self.pool_names: list[str] = []  # also of pools that could not be read; the last one is being read
+        self.request_keys: list[RequestKey] = []
 
     def note(self, path: str, message: str) -> None:
         self.notes.append(f"{self.filename}: {path}: {message}")
@@ -219,7 +230,6 @@ class Later:
     on: bool = False  # the reference has it on: where it is left out, a note says that it is off
     hollow: bool = False  # an empty mapping or list, or a mapping of such, asks for nothing either
     yes_no: bool = False  # only true and false are values at all
-    parts: Mapping[str, Plain] = field(default_factory=dict)  # a mapping is off too if its key has this value
 
     def __call__(self, spot: Spot) -> None:
         if self.yes_no and not isinstance(spot.value, bool):
@@ -228,11 +238,6 @@ class Later:
             return
         if self.hollow and _is_hollow(spot.node):
             return
-        if self.parts and isinstance(spot.node, document.Mapping):
-            entries = spot.node.entries
-            for key, value in self.parts.items():
-                if key in entries and _same(spot.below(entries[key], spell(spot.path, key)).value, value):
-                    return
         spot.not_yet()
 
 

@@ -20,8 +20,6 @@ ALGORITHMS: Final[tuple[str, ...]] = (
     "adaptive",
 )
 
-#: Those that act in this version; config refuses the others as "not supported yet".
-ACTING: Final[frozenset[str]] = frozenset({"round_robin", "least_connections", "random"})
 
 # Spellings with case, "-" and "_" taken away. Weighted names are the plain ones: weights always count here.
 _SPELLINGS: Final[dict[str, str]] = {

@@ -47,6 +47,10 @@ FAILURES: Final = (
 )
 
 
+#: `most` of a backend without a limit.
+UNLIMITED: Final = 1 << 62
+
+
 class Backend:
     """A member of a pool. `host` is an IP literal, or "" while its name is unresolved (it takes nothing then)."""
 
@@ -56,18 +60,25 @@ class Backend:
         "backup",
         "check_duration",
         "checks",
+        "circuit",
         "connections",
         "duration",
+        "effective",
+        "epoch",
         "failures",
         "health",
         "host",
         "idle",
+        "is_ejected",
         "is_suspect",
         "last_check",
         "latency",
+        "limit",
+        "most",
         "name",
         "pool",
         "port",
+        "ramped_from",
         "requests",
         "source",
         "state",
@@ -86,6 +97,7 @@ class Backend:
         weight: int = 1,
         backup: bool = False,
         source: str = "config",
+        most: int = UNLIMITED,
     ) -> None:
         self.pool = pool
         self.name = name
@@ -96,7 +108,14 @@ class Backend:
         self.backup = backup
         self.source = source  # config | runtime
         self.state = "ready"  # what people set: ready | drain | maint
-        self.health = "unknown"  # what was found: unknown | up | down
+        self.health = "unknown"  # what was found: unknown | up | down | flapping
+        self.circuit = "closed"  # closed | open | half_open (core/breaker.py)
+        self.is_ejected = False  # by real traffic's failures (core/ejection.py)
+        self.epoch = 0  # of the circuit: what was begun in another says nothing about this one (core/guarding.py)
+        self.effective = weight  # the weight that pickers see; slow start makes it less for a while (core/ramping.py)
+        self.ramped_from: float | None = None  # when slow start began for it; None: it has its whole weight
+        self.most = most  # leases at one time, as configured (`max_connections`)
+        self.limit = most  # and as in force now
         self.is_suspect = False  # could not be reached a moment ago (Pool.suspect)
         self.active = 0  # leases now
         self.connections = 0  # open upstream connections now

@@ -29,7 +29,7 @@ class Histogram:
 class RouteBooks:
     """What was answered on one route towards one pool."""
 
-    __slots__ = ("duration", "pool", "requests", "route")
+    __slots__ = ("duration", "limited", "pool", "requests", "route")
 
     def __init__(self, route: str, pool: str) -> None:
         self.route = route
@@ -37,6 +37,7 @@ class RouteBooks:
         #: (method as a metric label, status code) -> how many
         self.requests: dict[tuple[bytes, int], int] = {}
         self.duration = Histogram()
+        self.limited = 0  # requests past a rate limit of the route, or (of the route "none") of the listener
 
 
 class ListenerBooks:

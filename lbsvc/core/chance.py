@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from lbsvc.core.backend import Backend
-from lbsvc.core.pickers import Unhooked, register
+from lbsvc.core.pickers import Picker, register
 
 if TYPE_CHECKING:
     from random import Random
@@ -23,7 +23,7 @@ DRAWS: Final = 8
 
 
 @register("random")
-class RandomChoice(Unhooked):
+class RandomChoice(Picker):
     """A draw by weight."""
 
     def __init__(self, rng: Random) -> None:
@@ -34,8 +34,8 @@ class RandomChoice(Unhooked):
 
     def update(self, backends: Sequence[Backend]) -> None:
         self._members = list(backends)
-        self._sums = list(accumulate(backend.weight for backend in backends))
-        self._count = len(backends) if len({backend.weight for backend in backends}) == 1 else 0
+        self._sums = list(accumulate(backend.effective for backend in backends))
+        self._count = len(backends) if len({backend.effective for backend in backends}) == 1 else 0
 
     def pick(self, exclude: Collection[Backend]) -> Backend | None:
         if exclude:
@@ -58,5 +58,5 @@ class RandomChoice(Unhooked):
         others = [backend for backend in self._members if backend not in exclude]
         if not others:
             return None
-        sums = list(accumulate(backend.weight for backend in others))
+        sums = list(accumulate(backend.effective for backend in others))
         return others[bisect_right(sums, self._random() * sums[-1])]

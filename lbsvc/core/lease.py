@@ -31,14 +31,17 @@ _LAST_UNREACHED: Final = Outcome.CONNECT_TIMEOUT  # it and CONNECT_FAILED: no co
 class Lease:
     """Use of `backend`, until `release`."""
 
-    __slots__ = ("_pool", "backend")
+    __slots__ = ("_pool", "backend", "epoch")
 
     def __init__(self, backend: Backend, pool: Pool) -> None:
         self.backend = backend
         self._pool: Pool | None = pool  # None: released
+        self.epoch = backend.epoch  # of the circuit, when this began
 
-    def release(self, outcome: Outcome, code: int = 0, seconds: float = 0.0) -> None:
+    def release(self, outcome: Outcome, code: int = 0, seconds: float = 0.0, first: float = -1.0) -> None:
         """Give the backend back; `code` is the HTTP status (0 for tcp), `seconds` how long it took.
+
+        `first` is how long its first byte took, which is what its latency is: a long download says nothing about it.
 
         An http failure before any status passes a code that is not 0 (-1, say): failures look no further.
 
@@ -53,8 +56,10 @@ class Lease:
         if outcome is _OK:
             if code:
                 backend.requests[code // 100] += 1
+                if first < 0.0:
+                    first = seconds
                 latency = backend.latency
-                backend.latency = seconds if latency is None else latency + ALPHA * (seconds - latency)
+                backend.latency = first if latency is None else latency + ALPHA * (first - latency)
                 histogram = backend.duration
                 histogram.counts[bisect_left(BUCKETS, seconds)] += 1
                 histogram.total += seconds
@@ -64,9 +69,18 @@ class Lease:
             backend.failures[outcome.reason] += 1
             if not code:
                 backend.tcp_error += 1
+        if pool.guard is not None:
+            pool.guard.observe(backend, outcome, code, self.epoch)  # it may change the limit
         if pool.on_released:
             for tell in pool.on_released:
                 tell(backend)
+        if pool.on_finished and outcome <= _LAST_FAILURE:
+            failed = outcome is not _OK or code >= 500
+            now = pool.seconds()
+            for learn in pool.on_finished:
+                learn(backend, first if first >= 0.0 else seconds, failed, now)
+        if pool.full:
+            pool.made_room(backend)
         if _OK < outcome <= _LAST_UNREACHED:
             pool.suspect(backend)  # last: it sorts the members anew
 

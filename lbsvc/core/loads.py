@@ -20,7 +20,7 @@ from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from lbsvc.core.backend import Backend
-from lbsvc.core.pickers import register
+from lbsvc.core.pickers import Picker, register
 
 if TYPE_CHECKING:
     from random import Random
@@ -109,7 +109,7 @@ class Loads:
         self._latest[backend] = turn
         # Equal fractions of small whole numbers are equal floats, so ties are ties. The turn is unique: backends
         # are never compared.
-        heappush(self._heap, ((backend.active + 1) / backend.weight, turn, backend))
+        heappush(self._heap, ((backend.active + 1) / backend.effective, turn, backend))
         if len(self._heap) > SLACK * len(self._latest) + SPARE:
             self._heap = [entry for entry in self._heap if self._latest[entry[2]] == entry[1]]
             heapify(self._heap)
@@ -139,7 +139,7 @@ class Loads:
 
 
 @register("least_connections")
-class LeastConnections:
+class LeastConnections(Picker):
     """The least loaded by weight."""
 
     wants_hooks: ClassVar[bool] = True
@@ -156,7 +156,7 @@ class LeastConnections:
         """New members join at the end of the ties, and old ones keep the order that they had among themselves."""
         known = {backend: place for place, backend in enumerate(self._books.order())}
         members = sorted(backends, key=lambda backend: known.get(backend, len(known)))
-        equal = len({backend.weight for backend in members}) == 1
+        equal = len({backend.effective for backend in members}) == 1
         self._use(Levels(members) if equal else Loads(members))
 
     def _use(self, books: Levels | Loads) -> None:

@@ -1,18 +1,13 @@
 """A pool: its members, who of them may be picked now, and the picker that says who is next.
 
-Promises: `pick` gives a lease on an available backend, or None where there is none, at a cost that does not depend on
-the number of members; only backends that people left `ready`, with weight > 0 and a known address, take part. The first
-of these tiers with somebody in it serves: up, up backups, not yet checked, not yet checked backups, and last those that are
-down but have passed their last check, so that a pool that was empty comes back with the first check that passes and not
-with the `rise`th. Others that are down never serve. Each tier has a picker of its own, which keeps its turn over changes.
+Promises: `pick` gives a lease on an available backend that has room, or None where there is none, at a cost that does not
+depend on the number of members; who serves before whom is said in core/tiers.py. Nobody holds more leases than its `limit`.
+Called by the roads (`pick`, `take`), by whoever changes a member's health, weight or state (`refresh`, afterwards) and by
+the app (`set_members`). `on_empty` and `on_available` are told of transitions only; a new pool counts as available until
+its first members say otherwise. invariant: the sum of `active` over backends is the number of open leases.
 
-A member that could not be reached a moment ago counts as not yet checked until it is trusted again (`on_suspect`). Else
-each of its turns would cost a retry until its checks have failed `fall` times, and the budget of retries, which knows no
-reasons, would soon be spent (features.md, FO-1).
-
-Called by the roads (`pick`), by whoever changes a member's health, weight or state (`refresh`, afterwards) and by the app
-(`set_members`). `on_empty` and `on_available` are told of transitions only; a new pool counts as available until its
-first members say otherwise. invariant: the sum of `active` over backends is the number of open leases.
+What a pool may have beside, each None or empty by default: a `guard` (breakers, ejections), a `queue` for who finds every
+backend at its limit, a `ramp` (slow start), a `panic` threshold. Clock and timers are the app's: `seconds`, `later`.
 
 Costs (Python 3.11 on two shared cores, medians of 40 interleaved repeats; tests/bench/pick_cost.py): round_robin with ten
 equal backends 0.5 µs a pick, 0.5 µs a release of OK with code 200, both the same with 1000.
@@ -21,52 +16,24 @@ equal backends 0.5 µs a pick, 0.5 µs a release of OK with code 200, both the s
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lbsvc.core import chance, loads, rotation  # noqa: F401 - they register their pickers
+from lbsvc.core import adaptive, chance, choices, hashed, loads, rotation  # noqa: F401 - they register their pickers
 from lbsvc.core.backend import Backend
 from lbsvc.core.lease import Lease
-from lbsvc.core.pickers import PICKERS, Picker
+from lbsvc.core.pickers import PICKERS, Picker, no_clock
 from lbsvc.core.policies import RetryPolicy
+from lbsvc.core.queueing import Queue
+from lbsvc.core.ramping import Ramp, effective_weights
 from lbsvc.core.retry import RetryBudget
+from lbsvc.core.tiers import TIERS, Tier, panics, tier_of
 
 if TYPE_CHECKING:
     from random import Random
 
-__all__ = ["Lease", "Pool"]
+    from lbsvc.core.guarding import Guard
 
-TIERS = 6
-
-
-def tier_of(backend: Backend) -> int | None:
-    """Which tier a backend serves in, 0 first; None: in none."""
-    if not backend.is_eligible:
-        return None
-    if backend.health == "down":
-        return 4 + backend.backup if backend.last_check is not None and backend.last_check[0] else None
-    return (0 if backend.health == "up" and not backend.is_suspect else 2) + backend.backup
-
-
-class Tier:
-    """The members of one tier as its picker last heard of them."""
-
-    __slots__ = ("known", "picker")
-
-    def __init__(self, picker: Picker) -> None:
-        self.picker = picker
-        self.known: list[tuple[Backend, int]] = []
-
-    def update(self, members: list[tuple[Backend, int]]) -> None:
-        """Tell the picker, if anything has changed for it. A picker of an empty tier keeps its turn for later."""
-        if members and members != self.known:
-            self.picker.update([backend for backend, _ in members])
-            self.known = members
-
-    def forget(self, gone: set[Backend]) -> None:
-        """Members that have left the pool for good are held by nobody here."""
-        if any(backend in gone for backend, _ in self.known):
-            self.known = [entry for entry in self.known if entry[0] not in gone]
-            self.picker.update([backend for backend, _ in self.known if backend.weight > 0])
+__all__ = ["TIERS", "Lease", "Pool", "tier_of"]
 
 
 class Pool:
@@ -79,24 +46,43 @@ class Pool:
         rng: Random,
         on_empty: Callable[[Pool], object] | None = None,
         on_available: Callable[[Pool], object] | None = None,
+        *,
+        seconds: Callable[[], float] = no_clock,
+        later: Callable[[float, Callable[[], object]], object] | None = None,
     ) -> None:
         self.name = name
         self.algorithm = algorithm
         self.backends: tuple[Backend, ...] = ()
         self.on_empty = on_empty
         self.on_available = on_available
+        self.seconds = seconds
+        self.later = later
         #: told of a member that could not be reached; shall call `trust` after a while
         self.on_suspect: Callable[[Backend], object] | None = None
         self.retries = 0
         self.budget_exhausted = 0
         self.budget = RetryBudget(RetryPolicy.budget)
-        #: The hooks of pickers that want to know of leases taken and released.
+        self.guard: Guard[Any] | None = None
+        self.queue = Queue(0)
+        self.ramp: Ramp | None = None
+        self.panic = 0.0
+        #: The hooks of pickers that want to know of leases taken and released, and of how they ended.
         self.on_acquired: tuple[Callable[[Backend], None], ...] = ()
         self.on_released: tuple[Callable[[Backend], None], ...] = ()
+        self.on_finished: tuple[Callable[[Backend, float, bool, float], None], ...] = ()
+        #: told of all members whenever they change
+        self.on_members: list[Callable[[Sequence[Backend]], None]] = []
+        #: those at their limit
+        self.full: set[Backend] = set()
         self._tiers = [Tier(PICKERS[algorithm](rng)) for _ in range(TIERS)]
+        for tier in self._tiers:
+            tier.picker.seconds = seconds
+        self.wants_key = self._tiers[0].picker.wants_key
         self._serving: list[Picker] = []  # the pickers of the tiers that are not empty, best first
         self._first: Callable[[Collection[Backend]], Backend | None] = nobody
         self._was_available = True
+        self._absent: set[Backend] = set()  # those that have been away: who comes back starts slowly
+        self._has_step = False  # the next step of a slow start is due
 
     @property
     def picker(self) -> Picker:
@@ -105,31 +91,78 @@ class Pool:
 
     @property
     def is_available(self) -> bool:
-        """Would `pick` find somebody?"""
+        """Is there anybody who serves, with room or without?"""
         return bool(self._serving)
 
     def set_members(self, backends: Sequence[Backend]) -> None:
         """These are the members now. Whoever was one before goes on as the same live object, leases and all."""
         gone = set(self.backends).difference(backends)
+        if any(backend.host for backend in self.backends):  # else it is the start
+            self._absent.update(backend for backend in backends if backend not in self.backends)
+        self._absent -= gone
+        self.full -= gone
         self.backends = tuple(backends)
+        if self.guard is not None:
+            self.guard.members(self.backends)
+        for tell in self.on_members:
+            tell(self.backends)
         self.refresh()
         for tier in self._tiers:  # after the refresh, which has dealt with the tiers that still have somebody
             tier.forget(gone)
         self._bind_hooks()
 
     def refresh(self) -> None:
-        """Health, weight or state of a member has changed: sort the members anew, and report a transition."""
-        members: list[list[tuple[Backend, int]]] = [[] for _ in range(TIERS)]
+        """Health, weight, state, circuit or limit of a member has changed: sort the members anew, report a transition."""
+        members: list[list[Backend]] = [[] for _ in range(TIERS)]
+        is_panic = panics(self.backends, self.panic)
         for backend in self.backends:
-            tier = tier_of(backend)
+            tier = tier_of(backend, is_panic)
             if tier is not None:
-                members[tier].append((backend, backend.weight))
+                members[tier].append(backend)
+            if self.ramp is not None:
+                self._note_absence(backend, tier)
         for each, found in zip(self._tiers, members, strict=True):
-            each.update(found)
+            each.update(list(zip(found, self._weights(found), strict=True)))
         self._serving = [each.picker for each, found in zip(self._tiers, members, strict=True) if found]
         self._first = self._serving[0].pick if self._serving else nobody
+        if self.full or any(backend.active >= backend.limit for backend in self.backends):
+            self.full = {backend for backend in self.backends if backend.active >= backend.limit}
         self._bind_hooks()
         self._report()
+        if len(self.queue) and self._serving:
+            self.serve_queue()
+
+    def _note_absence(self, backend: Backend, tier: int | None) -> None:
+        """Slow start: who was away and is back begins with little."""
+        if tier is None or tier >= 4:
+            if backend.health != "unknown" or backend.state == "maint" or backend.is_ejected:
+                self._absent.add(backend)
+                backend.ramped_from = None
+        elif backend in self._absent and tier < 2:
+            self._absent.discard(backend)
+            backend.ramped_from = self.seconds()
+
+    def _weights(self, members: Sequence[Backend]) -> list[int]:
+        """The weights that pickers see."""
+        ramp = self.ramp
+        if ramp is None or all(backend.ramped_from is None for backend in members):
+            return [backend.weight for backend in members]
+        now = self.seconds()
+        for backend in members:
+            if backend.ramped_from is not None and ramp.is_over(backend.ramped_from, now):
+                backend.ramped_from = None
+        if (
+            any(backend.ramped_from is not None for backend in members)
+            and not self._has_step
+            and self.later is not None
+        ):
+            self._has_step = True
+            self.later(ramp.interval, self._step)
+        return effective_weights((backend.weight, ramp.share(backend.ramped_from, now)) for backend in members)
+
+    def _step(self) -> None:
+        self._has_step = False
+        self.refresh()
 
     def suspect(self, backend: Backend) -> None:
         """It could not be reached: others first, for a while."""
@@ -145,9 +178,10 @@ class Pool:
 
     def _bind_hooks(self) -> None:
         """Every tier that has had members is told, also one that is empty now: it may serve again as it was."""
-        hooked = [each.picker for each in self._tiers if each.picker.wants_hooks and each.known]
-        self.on_acquired = tuple(picker.acquired for picker in hooked)
-        self.on_released = tuple(picker.released for picker in hooked)
+        known = [each.picker for each in self._tiers if each.known]
+        self.on_acquired = tuple(picker.acquired for picker in known if picker.wants_hooks)
+        self.on_released = tuple(picker.released for picker in known if picker.wants_hooks)
+        self.on_finished = tuple(picker.finished for picker in known if picker.wants_results)
 
     def _report(self) -> None:
         available = bool(self._serving)
@@ -157,27 +191,70 @@ class Pool:
             if tell is not None:
                 tell(self)
 
-    def pick(self, exclude: Collection[Backend] = ()) -> Lease | None:
-        """A lease on the next backend that is not excluded; None where nobody is left."""
+    def pick(self, exclude: Collection[Backend] = (), key: int | None = None) -> Lease | None:
+        """A lease on the next backend that is not excluded and has room; None where nobody is left.
+
+        `key` is for pickers that want one (`wants_key`): like goes to like.
+        """
         # Hot path (tests/bench/pick_cost.py): two calls deep.
-        backend = self._first(exclude)
+        if self.full:
+            exclude = self.full.union(exclude)
+        backend = self._first(exclude) if key is None else self._pick_by(key, exclude)
         if backend is None:
-            backend = self._pick_below(exclude)
+            backend = self._pick_below(key, exclude)
             if backend is None:
                 return None
         backend.active += 1
+        if backend.active >= backend.limit:
+            self.full.add(backend)
         if self.on_acquired:
             for tell in self.on_acquired:
                 tell(backend)
         return Lease(backend, self)
 
-    def _pick_below(self, exclude: Collection[Backend]) -> Backend | None:
+    def _pick_by(self, key: int, exclude: Collection[Backend]) -> Backend | None:
+        return self._serving[0].pick_by(key, exclude) if self._serving else None
+
+    def _pick_below(self, key: int | None, exclude: Collection[Backend]) -> Backend | None:
         """The serving tier is used up by exclusion: the others, in their order."""
         for picker in self._serving[1:]:
-            backend = picker.pick(exclude)
+            backend = picker.pick(exclude) if key is None else picker.pick_by(key, exclude)
             if backend is not None:
                 return backend
         return None
+
+    def take(self, backend: Backend) -> Lease | None:
+        """A lease on this very one, for a client that sticks to it; None where it may not serve, or is at its limit.
+
+        Draining and a weight of nothing do not matter here: they are for new clients.
+        """
+        if (
+            backend.state == "maint"
+            or backend.host == ""
+            or backend.health in ("down", "flapping")
+            or backend.is_ejected
+            or backend.circuit == "open"
+            or backend.active >= backend.limit
+        ):
+            return None
+        backend.active += 1
+        if backend.active >= backend.limit:
+            self.full.add(backend)
+        for tell in self.on_acquired:
+            tell(backend)
+        return Lease(backend, self)
+
+    def made_room(self, backend: Backend) -> None:
+        """A lease was given back while somebody was at its limit."""
+        if backend.active < backend.limit:
+            self.full.discard(backend)
+            if len(self.queue):
+                self.queue.next()
+
+    def serve_queue(self) -> None:
+        """Places may have become free: whoever waits may try, until one cannot."""
+        while len(self.queue) and self.queue.next():
+            pass
 
     def __repr__(self) -> str:
         up = sum(backend.health == "up" for backend in self.backends)

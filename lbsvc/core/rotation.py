@@ -26,7 +26,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Final
 
 from lbsvc.core.backend import Backend
-from lbsvc.core.pickers import Unhooked, register
+from lbsvc.core.pickers import Picker, register
 
 if TYPE_CHECKING:
     from random import Random
@@ -72,7 +72,7 @@ def continued(ring: Ring | None, members: list[Backend]) -> list[Backend]:
 
 
 @register("round_robin")
-class RoundRobin(Unhooked):
+class RoundRobin(Picker):
     """Rotation by weight."""
 
     def __init__(self, rng: Random) -> None:
@@ -85,7 +85,7 @@ class RoundRobin(Unhooked):
     def update(self, backends: Sequence[Backend]) -> None:
         by_weight: dict[int, list[Backend]] = {}
         for backend in backends:
-            by_weight.setdefault(backend.weight, []).append(backend)
+            by_weight.setdefault(backend.effective, []).append(backend)
         old = self._rings
         self._rings = {}
         for weight, members in by_weight.items():

@@ -1,14 +1,16 @@
 """Which route a request takes: the first in written order whose pattern it fits.
 
 Promises: `RoutingTable.match` answers as a walk over the routes in their order would (tests/properties compare it with
-one), at a cost that depends on the request's own host and path and not on the number of routes: routes are found by
-host (exact, or a suffix of it) and by path (exact, or a prefix that ends on a segment border), and only those that fit
-both are looked at (tests/bench/route_cost.py measures it). Never changed once built, but for a bounded memory of hosts;
-a reload builds another and swaps it. Called by the roads for each request.
+one), at a cost that depends on the request and not on the number of routes: routes are found by host (exact, or a suffix
+of it) and by path (exact, or a prefix that ends on a segment border), and where many have both in common by method,
+headers and client (core/indexing.py); only those that may fit are looked at (tests/bench/route_cost.py measures it).
+Never changed once built, but for a bounded memory of hosts; a reload builds another and swaps it. Called by the roads for
+each request.
 
-Hosts are compared without case, port and trailing dot, as text; paths in the normal form of core/paths.py; methods and
-header values exactly, as bytes; header names are lower-case; clients are those that identity.py believes in. A request
-without a Host fits only patterns without one.
+Hosts are compared without case, port and trailing dot, as text; paths in the normal form of core/paths.py; methods
+exactly, as bytes; header names are lower-case, and a header's value or one of its comma-separated members must be the
+pattern's (core/indexing.py); clients are those that identity.py believes in. A request without a Host fits only patterns
+without one.
 
 How: each host pattern has a tree of path segments, which is walked along the request's path, and each node of it holds
 the routes that fit there in written order. A walk ends where the tree does, so that other routes cost nothing.
@@ -16,11 +18,12 @@ the routes that fit there in written order. A walk ends where the tree does, so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Final
 
+from lbsvc.core.indexing import FEW, Condition, Entry, Header, Index, Names, Question, reachable
 from lbsvc.core.networks import Networks
 from lbsvc.core.paths import normal_path
 
@@ -39,13 +42,13 @@ class Pattern:
     host: str | None = None  # exact, or "*.example.com": any depth below, not the name itself
     path: bytes | None = None  # exact, or a prefix that ends in "*": "/v1/*" fits /v1 and /v1/x, not /v1x
     methods: frozenset[bytes] = frozenset()
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    headers: tuple[tuple[bytes, bytes], ...] = ()  # lower-case names; the whole value, or a member of the list it is
     networks: Networks | None = None  # where the client is
 
     @property
-    def is_open(self) -> bool:
-        """Nothing but the host and the path is asked for."""
-        return not self.methods and not self.headers and self.networks is None
+    def condition(self) -> Condition | None:
+        """What is asked for beyond the host and the path, if anything is."""
+        return Condition(self.methods, self.headers, self.networks).or_none()
 
 
 class Route:
@@ -74,20 +77,24 @@ def normal_host(text: str) -> str:
     return text.removesuffix(".")
 
 
-#: A route with its place in the written order; its pattern where more is asked for than host and path.
-Entry = tuple[int, Route, Pattern | None]
-
-
 class Node:
     """One place in a tree of paths: the routes that fit here, in written order, and what lies below."""
 
-    __slots__ = ("entries", "inner", "is_leaf", "last")
+    __slots__ = ("entries", "index", "inner", "is_leaf", "last")
 
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
+        self.entries: list[Entry[Route]] = []
+        self.index: Index[Route] | None = None  # takes the place of the entries where they are many
         self.is_leaf = True  # nothing lies below
         self.inner: dict[bytes, Node] = {}  # by the next segment, where the path goes on behind it
         self.last: dict[bytes, Node] = {}  # by the next segment, where it is the path's last one
+
+    def seal(self) -> None:
+        """No entries come any more."""
+        self.entries = reachable(self.entries)
+        if len(self.entries) > FEW:
+            self.index = Index(self.entries)
+            self.entries = []
 
 
 class PathTree(Node):
@@ -103,7 +110,7 @@ class PathTree(Node):
         """Routes must be added in their order."""
         pattern = route.match
         path = pattern.path
-        entry = (place, route, None if pattern.is_open else pattern)
+        entry = (place, route, pattern.condition)
         is_prefix = path is None or path.endswith(b"*")
         if path is not None and is_prefix:
             path = path.removesuffix(b"*").rstrip(b"/")
@@ -138,6 +145,12 @@ class RoutingTable:
         for place, route in enumerate(self.routes):
             trees, name = self._home(route.match.host)
             trees.setdefault(name, PathTree(place)).add(place, route)
+        nodes: list[Node] = [*self._any_host.values(), *self._hosts.values(), *self._suffixes.values()]
+        while nodes:
+            node = nodes.pop()
+            node.seal()
+            nodes += node.inner.values()
+            nodes += node.last.values()
         self._deepest = max((suffix.count(".") for suffix in self._suffixes), default=0)  # labels of the longest suffix
         depths = [route.match.path.count(b"/") for route in self.routes if route.match.path]
         self._depth = max(depths, default=0) + 1  # a path is not cut up further than routes go
@@ -152,42 +165,54 @@ class RoutingTable:
         return self._hosts, normal_host(host)
 
     def match(
-        self, host: str, path: bytes, method: bytes, header: Callable[[bytes], bytes | None], client: str
+        self, host: str, path: bytes, method: bytes, header: Header, client: str, names: Names | None = None
     ) -> Route | None:
         """The first route that fits, else the default.
 
-        `host` as the request names it ("" if it does not), `path` in normal form, `header` gives a value by its
-        lower-case name, `client` is the address that asks, or "unix".
+        `host` as the request names it ("" if it does not), `path` in normal form, `header` gives all values of a
+        lower-case name, joined by ", " (None: it is not there), `client` is the address that asks, or "unix". `names`
+        gives the names that `header` knows, for tables that ask for very many; without it each of them is asked for.
         """
         best = self.default
         place = len(self.routes)
+        question: Question | None = None  # made where headers are asked for, or an index
         trees = self._memory.get(host)
         if trees is None:
             trees = self._trees(host)
-        names = path.split(b"/", self._depth)  # the first is what stands before the first slash: "", or "*" of OPTIONS
-        last = len(names) - 1
+        segments = path.split(b"/", self._depth)  # the first is what stands before the first slash: "", or "*"
+        last = len(segments) - 1
         for tree in trees:
             if tree.first >= place:
                 break
             node: Node | None = tree
             depth = 0
             while node is not None:
-                for number, route, pattern in node.entries:
+                for number, route, condition in node.entries:
                     if number >= place:
                         break
-                    if pattern is not None:
-                        if pattern.methods and method not in pattern.methods:
+                    if condition is not None:
+                        methods, headers, networks = condition
+                        if methods and method not in methods:
                             continue
-                        if pattern.networks is not None and not pattern.networks.contains(client):
+                        if networks is not None and not networks.contains(client):
                             continue
-                        if pattern.headers and not _has_all(pattern.headers, header):
-                            continue
+                        if headers:
+                            if question is None:
+                                question = Question(method, header, client, names)
+                            if not question.has_all(headers):
+                                continue
                     place, best = number, route
                     break
+                if node.index is not None:
+                    if question is None:
+                        question = Question(method, header, client, names)
+                    found = node.index.find(question, place)
+                    if found is not None:
+                        place, best, _ = found
                 if node.is_leaf or depth == last:
                     break
                 depth += 1
-                node = node.inner.get(names[depth]) if depth < last else node.last.get(names[depth])
+                node = node.inner.get(segments[depth]) if depth < last else node.last.get(segments[depth])
         return best
 
     def _trees(self, host: str) -> list[PathTree]:
@@ -217,10 +242,3 @@ class RoutingTable:
     def __repr__(self) -> str:
         default = "" if self.default is None else f", default {self.default.name}"
         return f"<RoutingTable {len(self.routes)} routes{default}>"
-
-
-def _has_all(asked: tuple[tuple[bytes, bytes], ...], header: Callable[[bytes], bytes | None]) -> bool:
-    for name, value in asked:  # noqa: SIM110 - a generator would cost as much again
-        if header(name) != value:
-            return False
-    return True

@@ -12,6 +12,7 @@ from lbsvc.config.schema import Fault
 from lbsvc.core.books import RouteBooks
 from lbsvc.core.split import Split
 from lbsvc.http.edits import Edits
+from lbsvc.http.limiting import RequestLimit
 from lbsvc.http.messages import RequestHead, ResponseHead
 from lbsvc.http.mirroring import Mirroring
 from lbsvc.http.pooling import Upstreams
@@ -31,6 +32,7 @@ class Destination:
         "edits",
         "fault",
         "is_plain",
+        "limit",
         "mirroring",
         "name",
         "pool",
@@ -50,6 +52,7 @@ class Destination:
         deny: int | None = None,
         edits: Edits | None = None,
         fault: Fault | None = None,
+        limit: RequestLimit | None = None,
         mirroring: Mirroring | None = None,
         split: Split[Destination] | None = None,
         timeout: float | None = None,
@@ -64,6 +67,7 @@ class Destination:
         self.deny = deny
         self.edits = edits if edits is not None and not edits.is_empty else None
         self.fault = fault
+        self.limit = limit
         self.mirroring = mirroring
         self.split = split
         self.timeout = timeout

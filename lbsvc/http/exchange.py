@@ -27,9 +27,11 @@ from lbsvc.net.deadlines import NEVER
 from lbsvc.net.unsent import unsent
 
 if TYPE_CHECKING:
+    from lbsvc.core.books import RouteBooks
     from lbsvc.http.client import UpstreamConnection
     from lbsvc.http.destination import Destination
     from lbsvc.http.edits import Edits
+    from lbsvc.http.limiting import RequestLimit
     from lbsvc.http.server import ServerConnection
 
 
@@ -65,6 +67,9 @@ class Exchange(Trying):
         head = self.head
         self.request_ended = ended
         site.books.in_flight += 1
+        limit_of_listener = site.limit
+        if limit_of_listener is not None and self._is_limited(limit_of_listener, site.unrouted):
+            return
         table = site.table
         if table.is_trivial:
             route = table.default
@@ -86,6 +91,8 @@ class Exchange(Trying):
         self.destination = destination
         if destination.deny is not None:
             self.refuse(destination.deny, "denied")
+            return
+        if destination.limit is not None and self._is_limited(destination.limit, destination.books):
             return
         section = head.section
         limit = destination.body_size
@@ -110,6 +117,14 @@ class Exchange(Trying):
                 self.choose()
                 return
         self._admit(destination)
+
+    def _is_limited(self, limit: RequestLimit, books: RouteBooks) -> bool:
+        """Whether this one is too much; then it has been told so."""
+        wait = limit.wait(self.head, self.head.section.client or self.connection.peer, self.began)
+        if wait:
+            books.limited += 1
+            self.refuse(429, "rate_limited", retry_after=wait)
+        return wait > 0
 
     def _answered_here(self) -> bool:
         """A request that no backend shall see, wherever its route leads."""
@@ -242,6 +257,9 @@ class Exchange(Trying):
             self.answer_began()
         if self.edits is not None:
             head, trailers = self.edits.answer(head), self.edits.answer_trailers(trailers)
+        placement = self.upstreams.placement
+        if placement is not None and self.lease is not None:
+            head = placement.settle_in(self, self.lease.backend, head)
         self.connection.send_response(self, head, body, ended, trailers)
         if ended:
             self.complete(now)
@@ -267,6 +285,11 @@ class Exchange(Trying):
             self.site.deadlines.forget(self)  # a route's timeout is for the exchange, not for what follows it
         if self.edits is not None:
             head = self.edits.answer(head)
+        lease, placement, guard = self.lease, self.upstreams.placement, self.upstreams.pool.guard
+        if lease is not None and placement is not None:
+            head = placement.settle_in(self, lease.backend, head)
+        if lease is not None and guard is not None:
+            lease.epoch = guard.answered(lease.backend, lease.epoch)  # how long people talk then is no trial
         Tunnel(self, upstream, head, rest)
 
     def pause_response(self) -> None:
@@ -288,9 +311,11 @@ class Exchange(Trying):
         self.upstream = None
         self.lease = None
         self.released = lease.backend
-        lease.release(Outcome.OK, self.status, now - self.tried_at)
         # What the backend has not taken of a body stands before the next request.
         upstream.end(self.request_ended and not (self.kept_size and unsent(upstream.transport)))
+        tried_at = self.tried_at
+        # Behind the above: who has waited for this place gets the connection with it.
+        lease.release(Outcome.OK, self.status, now - tried_at, self.first_at - tried_at)
         try:
             self.settle(now)
         finally:
@@ -313,7 +338,7 @@ class Exchange(Trying):
         self.try_failed(outcome, detail, sent=True)
 
     @override
-    def refuse(self, status: int, reason: str, detail: str = "") -> None:
+    def refuse(self, status: int, reason: str, detail: str = "", retry_after: int = 0) -> None:
         self.reason = reason
         self.let_go(Outcome.ABANDONED)
         if self.responded:
@@ -321,7 +346,7 @@ class Exchange(Trying):
             self.settle(self.site.seconds())
             self.connection.cut_response(self)
             return
-        self.answer(*responses.error(status, reason, self.id, self.head, detail))
+        self.answer(*responses.error(status, reason, self.id, self.head, detail, retry_after))
 
     def answer(self, head: ResponseHead, body: bytes) -> None:
         """Our own answer, whole."""

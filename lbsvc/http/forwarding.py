@@ -40,6 +40,11 @@ def request_head(
     if head.is_hopped:
         forward = decremented(forward)
     target = head.target
+    placement = (
+        destination.upstreams.placement if destination is not None and destination.upstreams is not None else None
+    )
+    if placement is not None:
+        forward = placement.without_cookie(forward)
     edits = destination.edits if destination is not None else None
     if edits is not None:
         target = edits.target(target)

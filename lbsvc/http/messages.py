@@ -122,7 +122,17 @@ class RequestHead:
         values = [field[1] for field in section.fields if field[0] == name]
         if section.client:  # what a trusted proxy says of its client
             values += [field[1] for field in section.identity if field[0] == name]
-        return b", ".join(values) if values else None
+        return (b"; " if name == b"cookie" else b", ").join(values) if values else None
+
+    def names(self) -> list[bytes]:
+        """The lower-case names of all that `header` gives values of."""
+        section = self.section
+        found = [field[0] for field in section.fields]
+        if section.client:
+            found += [field[0] for field in section.identity]
+        if self.host is not None:
+            found.append(b"host")
+        return found
 
 
 class ResponseHead:

@@ -16,6 +16,7 @@ from lbsvc.core.backend import Backend
 from lbsvc.core.pool import Pool
 from lbsvc.http.client import UpstreamConnection
 from lbsvc.http.messages import CHUNKED, ResponseHead
+from lbsvc.http.placing import Placement
 from lbsvc.net.connector import Dialling, dial
 from lbsvc.net.deadlines import TICK, Deadlines
 
@@ -29,7 +30,15 @@ class _Uncounted:
 class Upstreams:
     """One pool's connections, for the exchanges that use it."""
 
-    def __init__(self, settings: PoolSettings, pool: Pool, reactor: Any, deadlines: Deadlines, rng: Any) -> None:
+    def __init__(
+        self,
+        settings: PoolSettings,
+        pool: Pool,
+        reactor: Any,
+        deadlines: Deadlines,
+        rng: Any,
+        placement: Placement | None = None,
+    ) -> None:
         self.settings = settings
         self.pool = pool
         self.reactor = reactor
@@ -44,6 +53,8 @@ class Upstreams:
         self.repeated = statuses_of(settings.retry.when) if settings.retry.attempts > 1 else frozenset()
         #: how long one try may take until its answer begins, in seconds
         self.patience = settings.retry.per_try_timeout
+        #: affinity, hashing, limits; None for a pool that only takes turns
+        self.placement = placement
         self.response = settings.timeouts.response + TICK
         self.keep = settings.connections
         self.idle_patience = settings.connections.idle_timeout + TICK

@@ -347,6 +347,10 @@ class ServerConnection(ReadingConnection):
         self._reader = NO_READER
         return early
 
+    def is_secure(self, head: RequestHead) -> bool:
+        """Whether the client came over TLS, to us or to a trusted proxy."""
+        return self.scheme == b"https" or (self.is_believed and head.header(b"x-forwarded-proto") == b"https")
+
     def identify(self, head: RequestHead) -> bytes | None:
         """Who asks, as a trusted proxy says it, is noted on the head; gives the id that the proxy gave the request."""
         section = head.section

@@ -74,7 +74,7 @@ def access_record(exchange: Exchange, reason: str, seconds: float) -> AccessReco
         name,
         attempts,
         reason,
-        None,
+        exchange.placed_at - began if exchange.placed_at else None,
         # A connection of an earlier try says nothing about the one that was used.
         connected - began if connected and connected >= exchange.tried_at else None,
         first - began if first else None,

@@ -18,6 +18,7 @@ from lbsvc.core.router import Route, RoutingTable
 from lbsvc.errors import ProtocolViolation
 from lbsvc.http.fields import Rules
 from lbsvc.http.identity import Trust
+from lbsvc.http.limiting import RequestLimit
 from lbsvc.http.messages import RequestHead
 from lbsvc.net.carrying import Carrier
 from lbsvc.net.deadlines import TICK, Deadlines
@@ -68,6 +69,7 @@ class HttpSite:
         self.log = log
         #: for faults on purpose
         self.rng = rng
+        self.limit = RequestLimit(settings.rate_limit) if settings.rate_limit is not None else None
         self.trust = Trust(settings.trusted_proxies, settings.forwarded)
         self.rules = Rules(
             header_size=settings.limits.header_size,
@@ -96,10 +98,10 @@ class HttpSite:
         host = (head.host or b"").decode("latin-1")
         normal = normal_path(path) if path != b"*" else path
         client = head.section.client or connection.peer
-        route = table.match(host, normal, head.method, head.header, client)
+        route = table.match(host, normal, head.method, head.header, client, head.names)
         if b"%" in normal or b";" in normal:
             for other in other_readings(normal):
-                if table.match(host, other, head.method, head.header, client) is not route:
+                if table.match(host, other, head.method, head.header, client, head.names) is not route:
                     raise ProtocolViolation(
                         400, "the path leads elsewhere for readers who decode %2F or drop parameters"
                     )

@@ -13,7 +13,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from lbsvc.core.backend import Backend, Outcome
+from lbsvc.core.choosing import must_wait, reason_for_nobody
 from lbsvc.core.lease import Lease
+from lbsvc.core.queueing import Ticket
 from lbsvc.core.retry import backoff_delay, may_repeat
 from lbsvc.errors import REASONS
 from lbsvc.http.chunked import encode_chunk, encode_end
@@ -69,6 +71,10 @@ class Trying:
     status = 0
     tried_at = 0.0
     connected_at = 0.0
+    ticket: Ticket | None = None  # its place in the pool's queue
+    placed_at = 0.0  # when it got a place that it had waited for
+    preferred: Backend | None = None  # the backend that its client belongs to
+    is_old_cookie = False  # its client's cookie is to be set again
     deadline = NEVER
     slot = NEVER
     _due = NEVER  # when the route's `timeout` is over
@@ -81,13 +87,23 @@ class Trying:
         self.pending = None
         upstreams = self.upstreams
         pool = upstreams.pool
-        lease = pool.pick(self.tried) if self.tried else pool.pick()
-        if lease is None:
-            # "another backend first": where there is no other, the same one once more
-            lease = pool.pick() if self.tried else None
-            if lease is None:
-                self.refuse(503, "no_backend")
-                return
+        if upstreams.placement is not None:
+            lease = upstreams.placement.find(self, False)
+        else:
+            lease = pool.pick(self.tried) if self.tried else pool.pick()
+            if lease is None and self.tried:
+                # "another backend first": where there is no other, the same one once more
+                lease = pool.pick()
+        if lease is not None:
+            self.begin(lease)
+        elif upstreams.placement is not None and must_wait(pool):
+            self._enter_queue()
+        else:
+            self.refuse(503, reason_for_nobody(pool))
+
+    def begin(self, lease: Lease) -> None:
+        """One try, with this backend."""
+        upstreams = self.upstreams
         self.lease = lease
         self.attempts += 1
         if upstreams.patience is not None:
@@ -100,6 +116,30 @@ class Trying:
                 self.send(connection, self.began if self.attempts == 1 else self.site.seconds())
                 return
         self.open()
+
+    def _enter_queue(self) -> None:
+        """Every backend is at its limit: wait for a place, behind those who came before."""
+        queue = self.upstreams.pool.queue
+        self.ticket = queue.enter(self._take_turn)
+        if self.ticket is None:
+            self.refuse(503, "queue_full")
+            return
+        if not self.request_ended:
+            self.connection.pause_request()
+        self._limit_try(self.upstreams.settings.queue.timeout)
+
+    def _take_turn(self) -> bool:
+        """A place is free, and it is ours to take, if it is of use."""
+        placement = self.upstreams.placement
+        assert placement is not None
+        lease = placement.find(self, True)
+        if lease is None:
+            return False
+        self.ticket = None
+        self.placed_at = self.site.seconds()
+        self._limit_try(None)
+        self.begin(lease)
+        return True
 
     def open(self) -> None:
         """Dial; meanwhile the client's body waits in its socket."""
@@ -223,14 +263,14 @@ class Trying:
             upstreams.pool.budget_exhausted += 1
             return False
         self.upstream = None
-        self.status = head.status
-        self.release(Outcome.OK)
-        self.status = 0
-        self.awaits_continue = False
         if ended:
             upstream.end(self.request_ended)
         else:
             upstream.cut()
+        self.status = head.status
+        self.release(Outcome.OK)
+        self.status = 0
+        self.awaits_continue = False
         self._try_again(lease.backend, str(head.status))
         return True
 
@@ -258,6 +298,9 @@ class Trying:
 
     def let_go(self, outcome: Outcome) -> None:
         """Whatever is under way upstream ends."""
+        ticket, self.ticket = self.ticket, None
+        if ticket is not None:
+            self.upstreams.pool.queue.leave(ticket)
         pending, self.pending = self.pending, None
         if pending is not None:
             pending.cancel()
@@ -294,6 +337,8 @@ class Trying:
         """A deadline of this exchange has come."""
         if self._due <= now:
             self.refuse(504, "deadline")
+        elif self._try_due <= now and self.ticket is not None:
+            self.refuse(503, "queue_timeout")
         elif self._try_due <= now:
             self._try_due = NEVER
             self._watch_nearest()
@@ -308,6 +353,6 @@ class Trying:
         else:
             self._watch_nearest()
 
-    def refuse(self, status: int, reason: str, detail: str = "") -> None:
+    def refuse(self, status: int, reason: str, detail: str = "", retry_after: int = 0) -> None:
         """An answer of ours instead of a backend's."""
         raise NotImplementedError

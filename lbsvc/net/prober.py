@@ -9,6 +9,10 @@ called and no socket is left. Time is the reactor's (monotonic); only `last_chec
 
 A check that could not be made for a reason of ours (no descriptors left) counts neither way.
 
+A backend whose verdict flips too often (core/flapping.py says when) is held down: its health is `flapping`, whatever its
+checks find meanwhile, and when the hold is over it is what they have found by then. `on_flip` is told of the beginning
+and of the end, and of no flip in between. The first verdict is no flip that counts.
+
 Called by the app through `HealthChecker`, which knows when everybody has been asked once.
 """
 
@@ -21,15 +25,16 @@ from typing import Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from typing_extensions import override
 
 from lbsvc.core.backend import Backend
 from lbsvc.core.books import BUCKETS
+from lbsvc.core.flapping import Flapping
 from lbsvc.core.health import Verdict
-from lbsvc.core.policies import HealthCheckPolicy
+from lbsvc.core.policies import FlappingPolicy, HealthCheckPolicy
 from lbsvc.core.pool import Pool
 from lbsvc.net.checks import Check, Dial, check_for
 
@@ -55,8 +60,10 @@ class Prober:
         on_flip: OnFlip,
         dial: Dial,
         wall: Callable[[], float],
+        flapping: Flapping | None = None,
     ) -> None:
         self.policy = policy
+        self.flapping = flapping
         self.backend = backend
         self.pool = pool
         self.verdict = Verdict(policy)
@@ -71,6 +78,7 @@ class Prober:
         self._check_over: Deferred[None] | None = None
         self._began = 0.0
         self._is_first = True
+        self._hold: IDelayedCall | None = None  # while it is held down
         self._loop = LoopingCall(self._tick)
         self._loop.clock = reactor
 
@@ -81,12 +89,17 @@ class Prober:
 
     def start(self) -> None:
         """Check now, and from now on."""
+        if self.backend.health == "flapping":
+            self._wait_for_release()
         self._loop.start(self.policy.interval)
 
     def stop(self) -> None:
         """No check, no result and no flip from here on; a check under way is given up."""
         if self._loop.running:
             self._loop.stop()
+        hold, self._hold = self._hold, None
+        if hold is not None:
+            hold.cancel()
         check, self._check = self._check, None
         if check is not None:
             check.cancel()
@@ -139,15 +152,46 @@ class Prober:
         backend.check_duration.total += seconds
         before = backend.last_check
         backend.last_check = (ok, self._wall(), detail)
+        flapping = self.flapping if self.verdict.state != "unknown" else None
         flip = self.verdict.observe(ok)
-        if flip is not None:
-            backend.health = flip
-            try:
-                self._on_flip(backend, detail)
-            finally:
-                self.pool.refresh()  # last, so that "backend down" is told before "pool empty"
-        elif backend.health == "down" and before is not None and before[0] != ok:
+        is_held = self._hold is not None
+        is_too_often = flip is not None and flapping is not None and flapping.changed(self._reactor.seconds())
+        if is_too_often and not is_held:
+            self._wait_for_release()
+            self._set_health("flapping", f"up and down too often, held down for {self._held_for:g}s; {detail}")
+            return
+        if flip is not None and not is_held:
+            self._set_health(flip, detail)
+        elif backend.health in ("down", "flapping") and before is not None and before[0] != ok:
             self.pool.refresh()  # one that has passed its last check may serve where there is nobody else
+
+    def _set_health(self, health: str, detail: str) -> None:
+        """Tell everybody."""
+        self.backend.health = health
+        try:
+            self._on_flip(self.backend, detail)
+        finally:
+            self.pool.refresh()  # last, so that "backend down" is told before "pool empty"
+
+    @property
+    def _held_for(self) -> float:
+        """How many seconds the hold has still to go; 0 where there is none."""
+        return 0.0 if self.flapping is None else max(0.0, self.flapping.held_until - self._reactor.seconds())
+
+    def _wait_for_release(self) -> None:
+        """Look when the hold is over; further flips may move that on."""
+        self._hold = self._reactor.callLater(self._held_for, self._look_at_hold)
+
+    def _look_at_hold(self) -> None:
+        if self._held_for:
+            self._wait_for_release()
+            return
+        self._hold = None
+        last = self.backend.last_check
+        try:
+            self._set_health(self.verdict.state, f"no longer held down; {last[2] if last else 'not checked'}")
+        except Exception:
+            self.log.failure("what follows from the end of a hold of {backend} failed", backend=self.backend)
 
     def __repr__(self) -> str:
         return f"<Prober of {self.backend!r}, {self.verdict!r}>"
@@ -173,11 +217,23 @@ class HealthChecker(Service):
         self._rounds: list[tuple[set[Prober], Deferred[None]]] = []
         self._had_first_round = False
 
-    def add(self, pool: Pool, backend: Backend, policy: HealthCheckPolicy) -> None:
-        """Check this backend from now on (or from the start of the service)."""
+    def add(
+        self, pool: Pool, backend: Backend, policy: HealthCheckPolicy, flapping: FlappingPolicy | None = None
+    ) -> None:
+        """Check this backend from now on (or from the start of the service); by `flapping`, hold it down at times."""
         if backend in self._probers:
             raise ValueError(f"{backend!r} is checked already")
-        prober = Prober(self._reactor, policy, backend, pool, self._rng, self._on_flip, self._dial, self._wall)
+        prober = Prober(
+            self._reactor,
+            policy,
+            backend,
+            pool,
+            self._rng,
+            self._on_flip,
+            self._dial,
+            self._wall,
+            Flapping(flapping) if flapping is not None else None,
+        )
         prober.first_verdict.addCallback(self._heard, prober)
         self._probers[backend] = prober
         if self.running:

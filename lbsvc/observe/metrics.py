@@ -41,6 +41,9 @@ from lbsvc.errors import REASONS
 #: What a backend may be, each a 0/1 series; exactly one of them is 1. What people set hides what was found.
 STATES: Final = ("up", "down", "drain", "maint", "ejected", "unknown", "flapping")
 
+#: What the circuit of a backend may be, likewise.
+CIRCUITS: Final = ("closed", "open", "half_open")
+
 _CODES: Final = ("1xx", "2xx", "3xx", "4xx", "5xx")
 _METHOD_LABELS: Final = {method: method.decode() for method in METHODS}
 #: The `le` labels.
@@ -168,8 +171,20 @@ def _by_listener(number: Callable[[ListenerBooks], float], protocol: str = "") -
 
 def _rejected(view: View) -> Iterator[Row]:
     for books in tuple(view.listeners):
+        # Requests past a limit are on the books of their routes, connections on those of the listener.
+        limited = sum(route.limited for route in tuple(books.routes.values()))
         for reason, count in tuple(books.rejected.items()):
-            yield (books.name, reason), count
+            yield (books.name, reason), count + limited if reason == "rate_limited" else count
+
+
+def _rate_limited(view: View) -> Iterator[Row]:
+    for books in tuple(view.listeners):
+        # Nothing has a route before the listener's own limit has let it pass.
+        counts = {"none": books.rejected["rate_limited"]}
+        for route in tuple(books.routes.values()):  # one that is split over pools is here several times
+            counts[route.route] = counts.get(route.route, 0) + route.limited
+        for name, count in counts.items():
+            yield (books.name, name), count
 
 
 def _bytes(view: View) -> Iterator[Row]:
@@ -249,8 +264,15 @@ def _by_backend_and(counts: Callable[[Backend], Mapping[str, float]]) -> Callabl
 
 
 def _states(backend: Backend) -> Mapping[str, float]:
-    state = backend.health if backend.state == "ready" else backend.state
+    state = backend.state
+    if state == "ready":
+        # To be down is more than to be ejected: whoever cannot be reached at all will not be better when it returns.
+        state = "ejected" if backend.is_ejected and backend.health in ("up", "unknown") else backend.health
     return {word: float(word == state) for word in STATES}
+
+
+def _circuits(backend: Backend) -> Mapping[str, float]:
+    return {word: float(word == backend.circuit) for word in CIRCUITS}
 
 
 _BACKEND: Final = ("pool", "backend")
@@ -296,6 +318,8 @@ SERIES: Final = (
            _by_backend_and(lambda backend: backend.failures)),
     Series("gauge", "lbsvc_backend_state", "1 for the state that a backend is in.", (*_BACKEND, "state"),
            _by_backend_and(_states)),
+    Series("gauge", "lbsvc_circuit_state", "1 for the state that a backend's circuit is in.", (*_BACKEND, "state"),
+           _by_backend_and(_circuits)),
     Series("counter", "lbsvc_health_checks_total", "Health checks.", (*_BACKEND, "result"),
            _by_backend_and(lambda backend: backend.checks)),
     Series("histogram", "lbsvc_health_check_duration_seconds", "How long health checks took.", _BACKEND,
@@ -304,6 +328,11 @@ SERIES: Final = (
            _by_pool(lambda pool: pool.retries)),
     Series("counter", "lbsvc_retry_budget_exhausted_total", "Tries that the retry budget did not allow.", ("pool",),
            _by_pool(lambda pool: pool.budget_exhausted)),
+    Series("gauge", "lbsvc_queue_length", "Requests (connections, for tcp) that wait for a backend to have room.",
+           ("pool",), _by_pool(lambda pool: len(pool.queue))),
+    Series("counter", "lbsvc_rate_limited_total",
+           "Requests past the limit of a route; of the route none: past the listener's (connections, for tcp).",
+           ("listener", "route"), _rate_limited),
     Series("counter", "lbsvc_terminations_total", "How requests (connections, for tcp) ended.", ("listener", "reason"),
            _terminations),
     Series("counter", "lbsvc_log_dropped_total", "Log lines that could not be written.", ("log",),

@@ -79,14 +79,14 @@ def caddy(site: Site, layer: str, port: int) -> list[str]:
     return ["caddy", "run", "--adapter", "caddyfile", "--config", conf]
 
 
-def lbsvc(site: Site, layer: str, port: int, log: str = "access_log: off\n") -> list[str]:
+def lbsvc(site: Site, layer: str, port: int, log: str = "access_log: off\n", pool: str = "") -> list[str]:
     conf = site.write(
         "lb.yaml",
         "listeners:\n  main:\n"
         f"    bind: 127.0.0.1:{port}\n    protocol: {'tcp' if layer == 'l4' else 'http'}\n"
         "    max_connections: 20000\n    pool: b\n"
         f"pools:\n  b:\n    backends: [{', '.join(f'127.0.0.1:{to}' for to in site.backends)}]\n"
-        "    health_check: {type: tcp, interval: 5s}\n"
+        f"    health_check: {{type: tcp, interval: 5s}}\n{pool}"
         f"admin:\n  bind: 127.0.0.1:{free_port()}\n{log}",
     )
     return [sys.executable, "-m", "twisted", "--log-level", "warn", "loadbalancer", "--config", conf]
@@ -96,10 +96,16 @@ def lbsvc_with_log(site: Site, layer: str, port: int) -> list[str]:
     return lbsvc(site, layer, port, "access_log: {path: access.log}\n")
 
 
+def lbsvc_ahead(site: Site, layer: str, port: int) -> list[str]:
+    """With connections to the backends that are made ahead (net/ahead.py)."""
+    return lbsvc(site, layer, port, pool="    connections: {keep_alive: 64}\n")
+
+
 BALANCERS: dict[str, Callable[[Site, str, int], list[str]]] = {
     "haproxy": haproxy,
     "nginx": nginx,
     "caddy": caddy,
     "lbsvc": lbsvc,
     "lbsvc+log": lbsvc_with_log,
+    "lbsvc+ahead": lbsvc_ahead,
 }

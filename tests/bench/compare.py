@@ -7,7 +7,8 @@ microseconds for each request (user and system time of the balancer's process tr
 HAProxy's: rates depend on who shares the machine. Balancers take turns round by round, so that a drift of
 the machine hits all alike; each is a single process on CPU 0, the client (wrk) and the backend (nginx) on
 CPU 1. Whatever is not installed is passed over, but wrk and nginx are needed. Health checks and metrics of
-ours stay on; access logs are off, but for `lbsvc+log`.
+ours stay on; access logs are off, but for `lbsvc+log`. `lbsvc+ahead`, where clients connect for each answer by layer 4, has
+connections to its backends ready.
 
 Workloads: l4 (small answers over kept connections, by layer 4), l4close (a connection each), l4bulk (1 MiB
 answers), http, browser (a browser's headers), httpclose, bulk, idle (memory for an idle connection).
@@ -194,6 +195,8 @@ def takes_part(balancer: str, workload: Workload) -> bool:
         return workload.layer == "http" and shutil.which("caddy") is not None
     if balancer == "lbsvc+log":
         return workload.layer == "http" and not workload.idle
+    if balancer == "lbsvc+ahead":
+        return workload.layer == "l4" and workload.headers == CLOSE
     return balancer == "lbsvc" or shutil.which(balancer) is not None
 
 

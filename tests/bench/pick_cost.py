@@ -1,10 +1,13 @@
 """What a pick costs: microseconds for a lease taken and released, by algorithm and number of backends.
 
-    python -m tests.bench.pick_cost
+    python -m tests.bench.pick_cost [ALGORITHM ...]
 
-Three columns for each algorithm: all weights equal; three weights; all equal with one backend excluded. A row is the
-median over interleaved repeats, so that a busy neighbour hits all of them alike. `(loop)` is what the loop itself costs,
-already taken off the others.
+Four columns for each algorithm: all weights equal; three weights; all equal with one backend excluded; and by the keys of
+5000 clients in turn, for those who want keys. A row is the least of interleaved repeats: busy neighbours only ever add.
+`(loop)` is what the loop itself costs, already taken off the others.
+
+Then, for those who want keys, what comes once after a change of members: milliseconds of processor time for the update and
+the first pick, and microseconds for the first pick of a client thereafter.
 """
 
 from __future__ import annotations
@@ -13,27 +16,36 @@ import random
 import sys
 from collections.abc import Callable, Collection
 from functools import partial
+from itertools import cycle
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 
-from lbsvc.core.algorithms import ACTING
+from lbsvc.core.algorithms import ALGORITHMS
 from lbsvc.core.backend import Backend, Outcome
+from lbsvc.core.hashing import key_hash
+from lbsvc.core.pickers import PICKERS
 from lbsvc.core.pool import Pool
 
 SIZES = (1, 10, 100, 1000)
-COLUMNS = ("equal", "3 weights", "1 excluded")
+COLUMNS = ("equal", "3 weights", "1 excluded", "by key")
 NUMBER = 20_000
-REPEATS = 7
+REPEATS = 9
+CLIENTS = 5000
+KEYS = [key_hash(b"10.0.%d.%d" % divmod(number, 256)) for number in range(CLIENTS)]
 
 
-def pool_of(size: int, algorithm: str, weights: tuple[int, ...]) -> Pool:
-    pool = Pool("bench", algorithm, random.Random(1))
+def backends_of(size: int, weights: tuple[int, ...] = (1,)) -> list[Backend]:
     members = [
         Backend("bench", f"b{n}", f"10.0.0.1:{n}", "10.0.0.1", n, weights[n % len(weights)]) for n in range(size)
     ]
     for each in members:
         each.health = "up"
-    pool.set_members(members)
+    return members
+
+
+def pool_of(size: int, algorithm: str, weights: tuple[int, ...] = (1,)) -> Pool:
+    pool = Pool("bench", algorithm, random.Random(1))
+    pool.set_members(backends_of(size, weights))
     return pool
 
 
@@ -49,6 +61,19 @@ def time_of(pool: Pool, exclude: Collection[Backend]) -> float:
     return perf_counter() - start
 
 
+def time_by_key(pool: Pool) -> float:
+    """The same with a key for each."""
+    pick = pool.pick
+    ok = Outcome.OK
+    following = cycle(KEYS).__next__
+    start = perf_counter()
+    for _ in range(NUMBER):
+        lease = pick((), following())
+        if lease is not None:
+            lease.release(ok, 200, 0.004)
+    return perf_counter() - start
+
+
 def time_of_nothing() -> float:
     start = perf_counter()
     for _ in range(NUMBER):
@@ -56,31 +81,60 @@ def time_of_nothing() -> float:
     return perf_counter() - start
 
 
-def jobs() -> dict[tuple[str, str, int], Callable[[], float]]:
+def jobs(algorithms: list[str]) -> dict[tuple[str, str, int], Callable[[], float]]:
     found: dict[tuple[str, str, int], Callable[[], float]] = {("(loop)", "", 0): time_of_nothing}
-    for algorithm in sorted(ACTING):
+    for algorithm in algorithms:
         for size in SIZES:
-            for column, weights in zip(COLUMNS, ((1,), (1, 2, 5), (1,)), strict=True):
+            for column, weights in zip(COLUMNS[:3], ((1,), (1, 2, 5), (1,)), strict=True):
                 pool = pool_of(size, algorithm, weights)
                 excluded = pool.backends[:1] if column == "1 excluded" else ()
                 found[algorithm, column, size] = partial(time_of, pool, excluded)
+            if PICKERS[algorithm].wants_key:
+                pool = pool_of(size, algorithm)
+                time_by_key(pool)  # the first picks after a change are another matter, see below
+                found[algorithm, "by key", size] = partial(time_by_key, pool)
     return found
 
 
+def time_after_change(algorithm: str, size: int) -> tuple[float, float]:
+    """Milliseconds for an update with the first pick, microseconds for each client's first pick after it."""
+    backends = backends_of(size)
+    changes, firsts = [], []
+    for _ in range(5):
+        picker = PICKERS[algorithm](random.Random(1))
+        start = process_time()
+        picker.update(backends)
+        picker.pick_by(0, ())
+        changed = process_time()
+        for key in KEYS:
+            picker.pick_by(key, ())
+        changes.append(changed - start)
+        firsts.append((process_time() - changed) / CLIENTS)
+    return median(changes) * 1e3, median(firsts) * 1e6
+
+
 def main() -> None:
+    algorithms = sys.argv[1:] or sorted(ALGORITHMS)
     times: dict[tuple[str, str, int], list[float]] = {}
-    all_jobs = jobs()
+    all_jobs = jobs(algorithms)
     for _ in range(REPEATS):
         for key, job in all_jobs.items():
             times.setdefault(key, []).append(job())
-    micros = {key: median(values) / NUMBER * 1e6 for key, values in times.items()}
+    micros = {key: min(values) / NUMBER * 1e6 for key, values in times.items()}
     loop = micros.pop(("(loop)", "", 0))
     out = [f"pick + release, µs ({sys.version.split()[0]}; loop {loop:.3f})"]
     out.append(f"{'algorithm':20}{'backends':>9}" + "".join(f"{column:>12}" for column in COLUMNS))
-    for algorithm in sorted(ACTING):
+    for algorithm in algorithms:
         for size in SIZES:
-            row = "".join(f"{micros[algorithm, column, size] - loop:12.3f}" for column in COLUMNS)
+            costs = [micros.get((algorithm, column, size)) for column in COLUMNS]
+            row = "".join(f"{'':>12}" if cost is None else f"{cost - loop:12.3f}" for cost in costs)
             out.append(f"{algorithm:20}{size:9}{row}")
+    out += ["", "after a change", f"{'algorithm':20}{'backends':>9}{'update, ms':>12}{'first, µs':>12}"]
+    for algorithm in algorithms:
+        if PICKERS[algorithm].wants_key:
+            for size in SIZES:
+                change, first = time_after_change(algorithm, size)
+                out.append(f"{algorithm:20}{size:9}{change:12.3f}{first:12.3f}")
     print("\n".join(out))
 
 

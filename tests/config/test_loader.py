@@ -123,7 +123,7 @@ class OptionTests(TestCase):
             [("127.0.0.1", p, f"http://127.0.0.1:{p}") for p in (8001, 8002)],
         )
         self.assertEqual((pool.name, pool.algorithm, loaded.settings.log.level), ("main", "least_connections", "debug"))
-        self.assertIn("command line: pools.main.queue: not supported yet, off", loaded.notes)
+        self.assertIn("command line: admin.dashboard: not supported yet, off", loaded.notes)
 
     def test_other_forms(self) -> None:
         """A port alone, spaces around commas, no algorithm."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from twisted.trial.unittest import TestCase
 
+from lbsvc.config import extensions, pools
 from lbsvc.config.schema import BackendSettings
-from lbsvc.core.algorithms import ACTING, ALGORITHMS, canonical_algorithm
+from lbsvc.core.algorithms import ALGORITHMS, canonical_algorithm
 from lbsvc.core.policies import Backoff, HealthCheckPolicy, KeptConnections, RetryPolicy, UpstreamTimeouts
-from tests.config.reading import LISTENER, load, mistakes, pool, pool_mistakes, settings
+from tests.config.reading import LISTENER, POOL, load, mistakes, pool, pool_mistakes, settings
 
 
 class PoolTests(TestCase):
@@ -34,21 +35,9 @@ class PoolTests(TestCase):
     def test_off_values(self) -> None:
         """What does not act yet is taken where it is off, and else refused."""
         for key, off, on in (
-            ("passive_health", ("off", "false", "null"), ("{}", "true", "{failures: 5}")),
-            ("circuit_breaker", ("off", "false", "null"), ("{}", "{reset_timeout: 30s}")),
-            ("sticky", ("off", "false", "null"), ("cookie", "{}", "{type: ip}")),
-            (
-                "queue",
-                ("off", "false", "{size: 0}", "{size: 0, timeout: 5s}"),
-                ("{size: 1}", "{timeout: 5s}", "{}", "0"),
-            ),
-            ("flapping", ("off", "false"), ("{}", "{changes: 5}")),
-            ("slow_start", ("null", "off", "0", "0s"), ("30s", "true")),
             ("protocol", ("http/1.1",), ("h2", "auto", "off")),
-            ("panic_threshold", ("0%", "off"), ("5%", "0.0")),
             ("proxy_protocol", ("off", "false", "null"), ("v1", "v2", "true")),
             ("tls", ("off", "false", "null"), ("{}", "{verify: true}", "true")),
-            ("hash_key", ("client_ip",), ("path", "header:X")),
         ):
             for value in off:
                 self.assertEqual(pool_mistakes(f"{key}: {value}"), [], (key, value))
@@ -56,27 +45,41 @@ class PoolTests(TestCase):
                 self.assertEqual(pool_mistakes(f"{key}: {value}"), [f"8:5: pools.p.{key}: is not supported yet"], value)
 
     def test_notes(self) -> None:
-        """What the reference has on but does not act yet is noted where it is left out, and only there."""
-        text = LISTENER + "pools:\n  p:\n    backends: [h:1]\n"
-        self.assertEqual(
-            load(text).notes[:2],
-            [
-                "etc/lb.yaml: pools.p.queue: not supported yet, off",
-                "etc/lb.yaml: pools.p.flapping: not supported yet, off",
-            ],
-        )
-        self.assertNotIn("pools", "".join(load(text + "    queue: off\n    flapping: off\n").notes))
+        """What the reference has on acts: there is nothing to say of a pool that leaves it out."""
+        self.assertNotIn("pools", "".join(load(LISTENER + "pools:\n  p:\n    backends: [h:1]\n").notes))
 
     def test_algorithms(self) -> None:
-        """Every spelling is one canonical name; what does not act yet and what is unknown are told apart."""
+        """Every spelling is one canonical name; for an unknown one all are listed (ALG-8, ALG-9)."""
         self.assertEqual(pool("algorithm: WRR").algorithm, "round_robin")
-        self.assertEqual(pool_mistakes("algorithm: p2c"), ["8:5: pools.p.algorithm: two_choices is not supported yet"])
+        for name in ALGORITHMS:
+            self.assertEqual(pool(f"algorithm: {name.upper().replace('_', '-')}").algorithm, name)
         names = "round_robin, least_connections, random, two_choices, ip_hash, consistent_hash or adaptive"
         self.assertEqual(
             pool_mistakes("algorithm: rnadom"),
             [f'8:5: pools.p.algorithm: must be {names} (got "rnadom"; did you mean random?)'],
         )
         self.assertEqual(pool_mistakes("algorithm: 1"), ["8:5: pools.p.algorithm: must be text: quote it (got 1)"])
+
+    def test_algorithms_of_others(self) -> None:
+        """ALG-10: a plugin's name is taken and listed among ours; what is wrong with the plugin is said at its name."""
+
+        def known(name: str) -> str | None:
+            if name == "broken":
+                raise extensions.ExtensionFault("its plugin a.b cannot be used: why")
+            return "First" if name == "first" else None
+
+        self.patch(pools, "known_algorithm", known)
+        self.patch(pools, "algorithm_names", lambda: ("round_robin", "First"))
+        self.assertEqual(pool("algorithm: first").algorithm, "First")
+        self.assertEqual(load(f"{LISTENER}{POOL}    algorithm: first\n    hash_key: path\n").notes[:-1], [])
+        self.assertEqual(
+            pool_mistakes("algorithm: broken"),
+            ['8:5: pools.p.algorithm: its plugin a.b cannot be used: why (got "broken")'],
+        )
+        self.assertEqual(
+            pool_mistakes("algorithm: frist"),
+            ['8:5: pools.p.algorithm: must be round_robin or First (got "frist"; did you mean First?)'],
+        )
 
 
 class AlgorithmTests(TestCase):
@@ -98,9 +101,8 @@ class AlgorithmTests(TestCase):
             self.assertIsNone(canonical_algorithm(unknown), unknown)
 
     def test_canonical_names(self) -> None:
-        """Every canonical name is its own spelling, and what acts is among them."""
+        """Every canonical name is its own spelling."""
         self.assertEqual([canonical_algorithm(name) for name in ALGORITHMS], list(ALGORITHMS))
-        self.assertLessEqual(ACTING, set(ALGORITHMS))
 
 
 class BackendTests(TestCase):
@@ -144,9 +146,9 @@ class BackendTests(TestCase):
             ],
         )
         self.assertEqual(
-            self.mistakes_of("{address: h:1, max_connections: 5, backup: off, name: ''}"),
+            self.mistakes_of("{address: h:1, max_connections: 0, backup: off, name: ''}"),
             [
-                "8:24: pools.p.backends[0].max_connections: is not supported yet",
+                "8:24: pools.p.backends[0].max_connections: must be 1 or more (got 0)",
                 '8:44: pools.p.backends[0].backup: must be true or false (got "off")',
                 '8:57: pools.p.backends[0].name: must be visible text (got "")',
             ],

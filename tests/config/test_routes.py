@@ -188,8 +188,6 @@ class BesideTests(RouteCase):
             "{pool: p, rewrite: off, request_headers: false, fault: {delay: null}, mirror: null}",
         ):
             self.assertEqual(self.route(off), plain)
-        for written in ("rate_limit: 5/s", "rate_limit: {rate: 5/s}"):
-            self.assert_wrong(f"{{pool: p, {written}}}", "6:19: R.rate_limit: is not supported yet")
 
     def test_every_key(self) -> None:
         """All that acts, together."""

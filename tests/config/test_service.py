@@ -202,17 +202,3 @@ class CrossingTests(TestCase):
         text = "listeners:\n  a: {bind: 80, pool: p}\n" + POOL + "access_log:\n  path: x.log\n"
         places = load(text).places
         self.assertEqual((places["listeners.a.bind"], places["access_log.path"]), ((2, 7), (7, 3)))
-
-    def test_connections_kept_for_tcp(self) -> None:
-        """Connections are not dialled ahead yet: asked for they are refused; left out they are off, now and later."""
-        text = "listeners:\n  a: {bind: 80, protocol: tcp, pool: p}\n  b: {bind: 81, protocol: tcp, pool: p}\n" + POOL
-        for more in ("", "    connections: {keep_alive: 0}\n"):
-            self.assertEqual([note for note in load(text + more).notes if "keep_alive" in note], [])
-        self.assertEqual(
-            mistakes(text + "    connections:\n      keep_alive: 5\n"),
-            [
-                "8:7: pools.p.connections.keep_alive: is not supported yet where a tcp listener uses the pool: "
-                "0, or leave it out"
-            ],
-        )
-        self.assertNotIn("keep_alive", "".join(load(LISTENER + POOL + "    connections: {keep_alive: 5}\n").notes))

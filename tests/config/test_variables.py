@@ -121,6 +121,8 @@ class VariableTests(TestCase):
             "routes: ${S}", "routes: ['${S}']", "routes: [{match: {host: '${S}'}, respond: {}}]",
             "routes: [{match: {path: '${S}'}, respond: {}}]", "routes: [{match: {path: '/${S}'}, respond: {}}]",
             "routes: [{match: {methods: ['${S}']}, respond: {}}]", "routes: [{match: {headers: {A: '${S}'}}, respond: {}}]",
+            "rate_limit: ${S}", "rate_limit: {rate: '${S}'}", "rate_limit: {rate: 1/s, key: 'header:${S}'}",
+            "routes: [{respond: {}, rate_limit: '${S}'}]", "rate_limit: {rate: 1/s, key: '${S}'}",
             "routes: [{name: '${S}', respond: {}}]", "routes: [{redirect: '${S}'}]", "routes: [{respond: {status: '${S}'}}]",
         ):  # fmt: skip
             text = "listeners:\n  web:\n    " + lines + "\n" + POOL
@@ -130,6 +132,9 @@ class VariableTests(TestCase):
             "health_check: {expect_status: '${S}'}", "retry: {when: '${S}'}", "retry: {methods: '${S}'}",
             "retry: {budget: '${S}'}", "retry: {backoff: {max: '${S}'}}", "sticky: ${S}", "resolve: ${S}",
             "connections: {max_lifetime: '${S}'}", "queue: {size: '${S}'}", "panic_threshold: ${S}",
+            "hash_key: 'header:${S}'", "hash_key: 'cookie:${S}'", "sticky: {cookie: '${S}'}", "sticky: {key: '${S}'}",
+            "sticky: {secure: '${S}'}", "sticky: {same_site: '${S}'}", "slow_start: ${S}", "flapping: ${S}",
+            "passive_health: ${S}", "circuit_breaker: {reset_timeout: '${S}'}",
         ):  # fmt: skip
             self.assert_hidden(LISTENER + POOL + "    " + lines + "\n", secret)
         for lines in (

@@ -8,19 +8,23 @@ from collections.abc import Iterator
 
 from twisted.trial.unittest import TestCase
 
-from lbsvc.core.algorithms import ACTING, canonical_algorithm
+from lbsvc.core.algorithms import ALGORITHMS, canonical_algorithm
 from lbsvc.core.backend import Backend, Outcome
+from lbsvc.core.hashing import key_hash
 from lbsvc.core.lease import Lease
 from lbsvc.core.pickers import PICKERS, Picker
 from lbsvc.core.pool import Pool
 from tests.core.members import member, members, pool_of
 
+KEYS = [key_hash(b"client %d" % number) for number in range(600)]
 WEIGHTS = ([1], [1, 1, 1, 1], [5, 1, 1], [1, 2, 3], [3] * 7, [65535, 1, 1], list(range(1, 41)))
 
 
 def pickers(backends: list[Backend]) -> Iterator[Picker]:
-    """One of each kind, over the same backends."""
+    """One of each kind, over the same backends, which are idle to begin with."""
     for kind in PICKERS.values():
+        for backend in backends:
+            backend.active = 0
         picker = kind(random.Random(7))
         picker.update(backends)
         yield picker
@@ -39,7 +43,7 @@ def drop(picker: Picker, backend: Backend) -> None:
 class PickerContract(TestCase):
     def test_register(self) -> None:
         """ALG-8: exactly the algorithms that config lets through are registered, under canonical names."""
-        self.assertEqual(set(PICKERS), set(ACTING))
+        self.assertEqual(set(PICKERS), set(ALGORITHMS))
         for name in PICKERS:
             self.assertEqual(canonical_algorithm(name), name)
 
@@ -157,6 +161,41 @@ class PickerContract(TestCase):
             for lease in leases:
                 lease.release(Outcome.OK)
             self.assertEqual([backend.active for backend in backends], [0, 0, 0, 0])
+
+    def test_keys(self) -> None:
+        """By keys too it picks members only, each of them in time, and never one that is excluded."""
+        everybody = members([2, 1, 1, 2, 3, 1])
+        for picker in pickers(everybody):
+            for few in (everybody, everybody[:3], everybody[1:5:2]):
+                picker.update(few)
+                for excluded in ((), few[:1], few[1:], set(few[::2])):
+                    held = []
+                    for key in KEYS:
+                        backend = picker.pick_by(key, excluded)
+                        assert backend is not None
+                        hold(picker, backend)
+                        held.append(backend)
+                    self.assertEqual(set(held), set(few).difference(excluded))
+                    for backend in held:
+                        drop(picker, backend)
+                self.assertIsNone(picker.pick_by(KEYS[0], few))
+
+    def test_like_to_like(self) -> None:
+        """ALG-4: who wants a key sends it to the same backend each time, and keys to all of them by weight."""
+        backends = members([1, 2, 3])
+        for picker in pickers(backends):
+            if picker.wants_key:
+                homes = [picker.pick_by(key, ()) for key in KEYS]
+                self.assertEqual(homes, [picker.pick_by(key, ()) for key in KEYS])
+                for backend in backends:
+                    self.assertLess(abs(homes.count(backend) - 100 * backend.weight), 40)
+
+    def test_who_wants_a_key(self) -> None:
+        """Those that hash want keys, and no others: the pool need not work one out for them."""
+        self.assertEqual(
+            {name for name, kind in PICKERS.items() if kind.wants_key},
+            {"ip_hash", "consistent_hash"},
+        )
 
     def test_weight_zero(self) -> None:
         """ALG-2: weight 0 takes nothing new, from the pick after the change, and with all at 0 there is nobody."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from twisted.trial.unittest import TestCase
 
+from lbsvc.core.indexing import FEW
 from lbsvc.core.networks import Networks
 from lbsvc.core.router import LONGEST, MEMORY, Pattern, Route, RoutingTable, normal_host, normal_path
 
@@ -27,6 +28,11 @@ def name_of(
     path = path if path == b"*" else normal_path(path)
     found = routes.match(host, path, method, (headers or {}).get, client)
     return None if found is None else found.name
+
+
+def many_by_header() -> list[Pattern]:
+    """More than are looked at one by one, the first of which is the one."""
+    return [Pattern(headers=((b"r", value),)) for value in (b"admin", *(b"r%d" % n for n in range(3 * FEW)))]
 
 
 class Paths(TestCase):
@@ -153,11 +159,25 @@ class Order(TestCase):
         )
 
     def test_headers(self) -> None:
-        """All given headers must be there, with exactly these values."""
+        """All given headers must be there, with exactly these values; a member of a list is a value."""
         routes = table(Pattern(headers=((b"x-canary", b"1"), (b"x-y", b"z"))))
         self.assertEqual(name_of(routes, headers={b"x-canary": b"1", b"x-y": b"z", b"other": b""}), "0")
         for headers in ({}, {b"x-canary": b"1"}, {b"x-canary": b"2", b"x-y": b"z"}, {b"x-canary": b"1", b"x-y": b"Z"}):
             self.assertEqual(name_of(routes, headers=headers), "default")
+
+    def test_header_lists(self) -> None:
+        """A value is found in a list wherever it stands, as a whole and with nothing in it; not as a part of a member."""
+        for routes in (table(Pattern(headers=((b"r", b"admin"),))), table(*many_by_header(), default=False)):
+            fitting = (b"admin", b"user, admin", b"admin,user", b"user,\tadmin , x", b",admin", b'"a, admin, b"')
+            other = (b"", b"Admin", b"administrator", b"user admin", b"x-admin", b"admin;q=1", b'"admin"', b"ad, min")
+            for value in fitting:
+                self.assertEqual(name_of(routes, headers={b"r": value}), "0", value)
+            for value in other:
+                self.assertIn(name_of(routes, headers={b"r": value}), ("default", None), value)
+        routes = table(Pattern(headers=((b"r", b"a, b"),)), Pattern(headers=((b"r", b""),)))
+        asked = (b"a, b", b"a,b", b"a, b, c", b"", b"c,")
+        found = [name_of(routes, headers={b"r": each}) for each in asked]
+        self.assertEqual(found, ["0", "default", "default", "1", "1"])
 
     def test_client(self) -> None:
         """A client must be in one of a route's networks; who has no address is in none but `unix`."""
@@ -234,6 +254,24 @@ class Cost(TestCase):
         ):
             Looked.times = 0
             self.assertEqual((name_of(routes, host, path), Looked.times), (name, looked))
+
+    def test_a_thousand_alike(self) -> None:
+        """With a thousand routes on one host and path a request looks at those that may fit; the first in order wins."""
+        methods = Looked({b"GET"})
+        patterns = [
+            Pattern("a.example", b"/p/*", methods, ((b"x", b"%d" % (n // 2)),), Networks([f"10.{n % 2}.0.0/16"]))
+            for n in range(1000)
+        ]
+        routes = table(*patterns, Pattern("a.example", b"/p/*"), Pattern(methods=methods))
+        for path, headers, name, looked in (
+            (b"/p/q", {b"x": b"300"}, "601", 2),
+            (b"/p", {b"x": b"300, 7"}, "15", 4),
+            (b"/p", {b"x": b"x"}, "1000", 0),
+            (b"/q", {b"x": b"300"}, "1001", 1),
+        ):
+            Looked.times = 0
+            self.assertEqual(name_of(routes, path=path, headers=headers, client="10.1.2.3"), name)
+            self.assertLessEqual(Looked.times, looked)
 
     def test_memory_of_hosts(self) -> None:
         """However many hosts are asked for, and however long, a bounded number is remembered; the answers are the same."""

@@ -18,12 +18,15 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from lbsvc.config.schema import ListenerTimeouts, Match, PoolSettings, Respond, RouteSettings
-from lbsvc.core.backend import Backend
+from lbsvc.core.backend import UNLIMITED, Backend
 from lbsvc.core.books import ListenerBooks
+from lbsvc.core.guarding import Guard
 from lbsvc.core.policies import KeptConnections
 from lbsvc.core.pool import Pool
+from lbsvc.core.queueing import Queue
 from lbsvc.core.record import Record
 from lbsvc.core.retry import RetryBudget
+from lbsvc.http.placing import placement_of
 from lbsvc.http.pooling import Upstreams
 from lbsvc.http.server import ServerConnection
 from lbsvc.http.site import HttpSite, RequestIds
@@ -139,15 +142,31 @@ class Road:
         self.deadlines = Deadlines(reactor)
         self.deadlines.start()
         self.rng = random.Random(7)
-        self.pool = Pool("web", "round_robin", self.rng)
-        self.pool_settings = PoolSettings("web", (), **(pool or {}))
+        self.pool_settings = PoolSettings(**{"name": "web", "backends": (), **(pool or {})})
+        self.pool = Pool(
+            "web", self.pool_settings.algorithm, self.rng, seconds=reactor.seconds, later=reactor.callLater
+        )
         self.pool.budget = RetryBudget(self.pool_settings.retry.budget)
+        self.pool.queue = Queue(self.pool_settings.queue.size)
+        if self.pool_settings.circuit_breaker is not None or self.pool_settings.passive_health is not None:
+            self.pool.guard = Guard(
+                self.pool_settings.circuit_breaker,
+                self.pool_settings.passive_health,
+                reactor.seconds,
+                reactor.callLater,
+                lambda backend: self.pool.refresh(),
+                lambda event, backend, fields: None,
+            )
+        placement = placement_of(self.pool_settings, self.pool, lambda: WALL)
         ports = [9001 + number for number in range(backends)]
-        self.backends = [Backend("web", f"b{p}", f"10.0.0.1:{p}", "10.0.0.1", p) for p in ports]
+        most = {each.port: each.max_connections or UNLIMITED for each in self.pool_settings.backends}
+        self.backends = [
+            Backend("web", f"b{p}", f"10.0.0.1:{p}", "10.0.0.1", p, most=most.get(p, UNLIMITED)) for p in ports
+        ]
         for backend in self.backends:
             backend.health = "up"
         self.pool.set_members(self.backends)
-        self.upstreams = Upstreams(self.pool_settings, self.pool, reactor, self.deadlines, self.rng)
+        self.upstreams = Upstreams(self.pool_settings, self.pool, reactor, self.deadlines, self.rng, placement)
         settings = builders.listener(**{"pool": "web", **(listener or {})})
         self.books = ListenerBooks("main", "http")
         if own is not None:  # what /own/* answers without a backend
@@ -238,6 +257,8 @@ class Road:
         self.run(1)
         for mirroring in self.builder.mirrors:
             mirroring.close()
+        if self.pool.guard is not None:
+            self.pool.guard.close()
         self.upstreams.close_idle()
         self.other_upstreams.close_idle()
         assert sum(backend.active for backend in self.backends) == 0, "a lease was not released"

@@ -51,7 +51,7 @@ def realistic() -> SampleView:
     a, b, c = http.backends
     a.health, a.requests[2], a.latency, a.connections = "up", 20, 0.004, 2
     a.checks["success"], a.check_duration.counts[0], a.check_duration.total = 9, 9, 0.004
-    b.health, b.failures["connect_failed"], b.checks["failure"] = "down", 3, 4
+    b.health, b.failures["connect_failed"], b.checks["failure"], b.circuit = "down", 3, 4, "half_open"
     c.health, c.state, c.weight = "up", "drain", 0
     http.refresh()
     tcp.backends[0].tcp_ok = 6

@@ -7,9 +7,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
-from lbsvc.core.books import BUCKETS, Histogram
+from lbsvc.core.books import BUCKETS, Histogram, ListenerBooks
+from lbsvc.core.queueing import Queue
 from lbsvc.errors import REASONS
-from lbsvc.observe.metrics import SERIES, STATES, LbsvcCollector, ReactorLag
+from lbsvc.observe.metrics import CIRCUITS, SERIES, STATES, LbsvcCollector, ReactorLag
 from tests.observe.sample_view import SampleView, pool, realistic
 
 LISTENER = {"listener"}
@@ -37,10 +38,13 @@ CONTRACT = {
     "lbsvc_backend_latency_ewma_seconds": ("gauge", BACKEND),
     "lbsvc_backend_failures_total": ("counter", BACKEND | {"reason"}),
     "lbsvc_backend_state": ("gauge", BACKEND | {"state"}),
+    "lbsvc_circuit_state": ("gauge", BACKEND | {"state"}),
     "lbsvc_health_checks_total": ("counter", BACKEND | {"result"}),
     "lbsvc_health_check_duration_seconds": ("histogram", BACKEND),
     "lbsvc_retries_total": ("counter", {"pool"}),
     "lbsvc_retry_budget_exhausted_total": ("counter", {"pool"}),
+    "lbsvc_queue_length": ("gauge", {"pool"}),
+    "lbsvc_rate_limited_total": ("counter", {"listener", "route"}),
     "lbsvc_terminations_total": ("counter", LISTENER | {"reason"}),
     "lbsvc_log_dropped_total": ("counter", {"log"}),
     "lbsvc_reactor_lag_seconds": ("histogram", set()),
@@ -121,6 +125,21 @@ class ZeroTests(TestCase):
             self.assertEqual(at(found, "lbsvc_log_dropped_total", log=name), 0)
         self.assertEqual(at(found, "lbsvc_retries_total", pool="web"), 0)
         self.assertEqual(at(found, "lbsvc_retry_budget_exhausted_total", pool="web"), 0)
+        self.assertEqual(at(found, "lbsvc_queue_length", pool="db"), 0)
+
+    def test_limits_are_there_from_the_start(self) -> None:
+        """RL-1: every route has its count of what was too much, and every listener one, as the route `none`."""
+        web, db = ListenerBooks("web", "http"), ListenerBooks("db", "tcp")
+        web.route("api", "web")
+        found = values(SampleView([web, db]))
+        limited = {labels: value for (name, labels), value in found.items() if name == "lbsvc_rate_limited_total"}
+        self.assertEqual(
+            limited,
+            {
+                frozenset({("listener", listener), ("route", route)}): 0
+                for listener, route in (("web", "none"), ("web", "api"), ("db", "none"))
+            },
+        )
 
     def test_codes_by_road(self) -> None:
         """A pool behind http has the five classes, one behind tcp ok and error, one of unknown use all seven."""
@@ -170,13 +189,65 @@ class ValueTests(TestCase):
         self.assertEqual(at(self.found, f"{name}_count", **route), 32)
         self.assertEqual(at(self.found, f"{name}_sum", **route), 40.5)
 
+    def shown(self, metric: str, words: tuple[str, ...], backend: str) -> list[str]:
+        """Which of a backend's states are 1; the others must be there, and 0."""
+        found = values(self.view)
+        samples = {word: at(found, metric, pool="web", backend=backend, state=word) for word in words}
+        self.assertEqual(set(samples.values()), {0.0, 1.0})
+        return [word for word, value in samples.items() if value]
+
     def test_one_state_at_a_time(self) -> None:
         """Of a backend's states exactly one is 1; what people set hides what was found."""
         for backend, state in (("a", "up"), ("b", "down"), ("10.0.0.3:80", "drain")):
-            shown = {
-                each: at(self.found, "lbsvc_backend_state", pool="web", backend=backend, state=each) for each in STATES
-            }
-            self.assertEqual(shown, {each: float(each == state) for each in STATES})
+            self.assertEqual(self.shown("lbsvc_backend_state", STATES, backend), [state])
+
+    def test_every_state(self) -> None:
+        """HC-8, CB-5: whatever a backend is, that is shown: also ejected, flapping, not yet known, and taken out."""
+        backend = self.view.pools[0].backends[0]
+        for state, health, is_ejected, expected in (
+            ("ready", "up", False, "up"),
+            ("ready", "up", True, "ejected"),
+            ("ready", "unknown", True, "ejected"),
+            ("ready", "unknown", False, "unknown"),
+            ("ready", "down", True, "down"),
+            ("ready", "flapping", True, "flapping"),
+            ("ready", "flapping", False, "flapping"),
+            ("maint", "down", True, "maint"),
+            ("drain", "up", True, "drain"),
+        ):
+            backend.state, backend.health, backend.is_ejected = state, health, is_ejected
+            self.assertEqual(self.shown("lbsvc_backend_state", STATES, "a"), [expected])
+
+    def test_circuits(self) -> None:
+        """CB-1: of the three states of a circuit exactly one is 1, whatever else the backend is."""
+        backend = self.view.pools[0].backends[0]
+        for circuit in CIRCUITS:
+            backend.circuit = circuit
+            self.assertEqual(self.shown("lbsvc_circuit_state", CIRCUITS, "a"), [circuit])
+
+    def test_queue(self) -> None:
+        """RL-3: who waits in a pool's queue is counted while he waits."""
+        queue = self.view.pools[0].queue = Queue(10)
+        ticket = queue.enter(lambda: False)
+        queue.enter(lambda: False)
+        self.assertEqual(at(values(self.view), "lbsvc_queue_length", pool="web"), 2)
+        assert ticket is not None
+        queue.leave(ticket)
+        self.assertEqual(at(values(self.view), "lbsvc_queue_length", pool="web"), 1)
+
+    def test_limited(self) -> None:
+        """RL-1: requests past a limit are counted by route, those of a split route together, and as rejected."""
+        web, db = self.view.listeners
+        web.route("api", "web").limited = 2
+        web.route("api", "canary").limited = 3
+        web.route("none", "none").limited = 4
+        db.rejected["rate_limited"] = 5
+        found = values(self.view)
+        for listener, route, count in (("web", "api", 5), ("web", "none", 4), ("db", "none", 5)):
+            self.assertEqual(at(found, "lbsvc_rate_limited_total", listener=listener, route=route), count)
+        for listener, count in (("web", 9), ("db", 5)):
+            name = "lbsvc_listener_rejected_total"
+            self.assertEqual(at(found, name, listener=listener, reason="rate_limited"), count)
 
     def test_counters(self) -> None:
         """What was counted is what is shown."""

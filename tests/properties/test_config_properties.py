@@ -15,11 +15,17 @@ from lbsvc.config.loader import Loaded, from_options, load_file, load_text
 from lbsvc.config.scalars import resolve
 from lbsvc.config.schema import RouteSettings
 from lbsvc.config.values import parse_duration, parse_share, parse_size
+from lbsvc.core.affinity import CookieTable
 from lbsvc.core.networks import Networks
 from lbsvc.core.paths import normal_path
+from lbsvc.core.pickers import PICKERS
+from lbsvc.core.ratelimit import RateLimiter
 from lbsvc.errors import ConfigErrors, ProtocolViolation
+from lbsvc.http.cookies import StickyCookie
 from lbsvc.http.edits import Edits
+from lbsvc.http.limiting import RequestLimit
 from lbsvc.http.messages import RequestHead, Section
+from lbsvc.http.placing import key_of
 from lbsvc.http.responses import redirect
 from lbsvc.routing import pools_of
 
@@ -30,6 +36,7 @@ listeners:
     connections_per_client: 100
     trusted_proxies: [10.0.0.0/8, "::1", unix]
     forwarded: both
+    rate_limit: {rate: 100/s, burst: 200, key: "header:X-Api-Key"}
     timeouts: &t {idle: 10m, write: 5}
     limits: {header_size: 32KiB, body_size: null}
     routes:
@@ -42,12 +49,12 @@ listeners:
         timeout: 30s
         body_size: 1MiB
         fault: {delay: 200ms, abort: 503, percent: 5%}
-      - {match: {path: /internal/*}, deny: 403}
+      - {match: {path: /internal/*}, deny: 403, rate_limit: {rate: 6/m, key: listener}}
       - {split: {web: 95}, mirror: {pool: web, percent: 10%}}
       - respond: {status: 200, body: "pong\\n", headers: {Content-Type: text/plain}}
       - redirect: {to: "https://{host}/*", status: 308}
     pool: ${POOL:-web}
-  db: {bind: 127.0.0.1:5432, protocol: tcp, timeouts: {<<: *t}, pool: web}
+  db: {bind: 127.0.0.1:5432, protocol: tcp, timeouts: {<<: *t}, rate_limit: 100/s, pool: db}
 pools:
   web:
     algorithm: lc
@@ -56,7 +63,18 @@ pools:
       - http://10.0.0.2:8002
     health_check: {path: /health, expect_status: [200-299, 304], interval: 5s}
     retry: {attempts: 2, when: [reset, 5xx], per_try_timeout: 1s, backoff: {initial: 0s, max: 1s}, budget: 20%}
-    sticky: off
+    hash_key: header:X-User
+    sticky: {type: cookie, cookie: __Host-s, key: "${TOKEN:-}", ttl: 1h, secure: auto, same_site: None}
+    passive_health: {failures: 5, window: 10s, eject: 30s, max_ejected: 50%}
+    circuit_breaker: {failure_threshold: 5, reset_timeout: 30s, half_open_requests: 3}
+    queue: {size: 10, timeout: 5s}
+    flapping: {changes: 5, window: 60s, hold: 60s}
+    slow_start: 30s
+    panic_threshold: 10%
+    connections: {keep_alive: 8}
+  db:
+    backends: [{address: "10.0.0.3:5432", max_connections: 100}]
+    sticky: ip
 admin: {bind: 127.0.0.1:9901, token: "${TOKEN:-}"}
 access_log: {path: "-", sample: 100%}
 shutdown: {delay: 0s}
@@ -85,6 +103,7 @@ PIECES = st.sampled_from(
             "\ud800",
         ),
         *('"\\uD800"', "x-", "tcp", "listeners:", "pools:", "\x85", "é", "unix:", "[::1]", "%2f", "/*"),
+        *("header:", "cookie:", "0/s", "100/m", "1.5/h", "__Host-", "None", "cookie", "ip", "0%"),
         *("{host}", "{", "\\\\1", "(", "[[", "/8", "*", "$1", "\\\\g<"),
     ]
 )
@@ -94,6 +113,8 @@ KEYS = [
     "algorithm", "health_check", "type", "expect_status", "retry", "when", "backoff", "initial", "queue", "size",
     "connections", "keep_alive", "token", "dashboard", "x-note", "tls", "sticky", "listeners", "pools", "admin",
     "client", "trusted_proxies", "strip_prefix", "rewrite", "request_headers", "response_headers", "set", "add", "remove",
+    "rate_limit", "rate", "burst", "key", "passive_health", "failures", "max_ejected", "circuit_breaker", "reset_timeout",
+    "cookie", "ttl", "secure", "same_site", "flapping", "changes", "hold", "slow_start", "panic_threshold", "hash_key",
     "timeout", "fault", "delay", "abort", "percent", "deny", "split", "mirror", "per_try_timeout", "connections_per_client",
 ]  # fmt: skip
 TREES = st.recursive(
@@ -145,13 +166,23 @@ def outcome(text: str | bytes, env: dict[str, str] | None) -> Loaded | ConfigErr
         loaded = load_text(text, "f", env)
         for listener in loaded.settings.listeners.values():
             Networks(listener.trusted_proxies)
-            for pool in [listener.pool, *(pool for route in listener.routes for pool in pools_of(route))]:
-                assert pool is None or loaded.settings.pools[pool].backends
+            for limit in [listener.rate_limit, *(route.rate_limit for route in listener.routes)]:
+                if limit is not None:
+                    RequestLimit(limit)
+                    RateLimiter(limit)
+            for name in [listener.pool, *(name for route in listener.routes for name in pools_of(route))]:
+                assert name is None or loaded.settings.pools[name].backends
             for route in listener.routes:
                 actions = (route.pool, route.respond, route.redirect, route.deny, route.split or None)
                 assert sum(action is not None for action in actions) == 1
                 Edits(route)
                 Networks(route.match.client)
+        for pool in loaded.settings.pools.values():
+            assert pool.algorithm in PICKERS
+            key_of(pool.hash_key)
+            if pool.sticky is not None:
+                CookieTable(pool.sticky, pool.name)
+                StickyCookie(pool.sticky).line(b"", False, 0)
         return loaded
     except ConfigErrors as error:
         assert error.mistakes

@@ -1,4 +1,4 @@
-"""Promises of core for any input: exact shares, balanced books, kept budgets, verdicts and routes as in plain models."""
+"""Promises of core for any input: exact shares, balanced books, kept budgets, verdicts as in a plain model."""
 
 from __future__ import annotations
 
@@ -24,13 +24,12 @@ from lbsvc.core.backend import FAILURES, Backend, Outcome
 from lbsvc.core.health import Verdict
 from lbsvc.core.lease import Lease
 from lbsvc.core.loads import LeastConnections
-from lbsvc.core.networks import Networks
+from lbsvc.core.paths import normal_path
 from lbsvc.core.pickers import PICKERS
 from lbsvc.core.policies import HealthCheckPolicy
 from lbsvc.core.pool import tier_of
 from lbsvc.core.retry import RetryBudget
 from lbsvc.core.rotation import PASSES, RoundRobin
-from lbsvc.core.router import Pattern, Route, RoutingTable, normal_path
 from lbsvc.errors import ProtocolViolation
 from tests.core.members import members, pool_of
 
@@ -60,7 +59,8 @@ class RotationProperties(TestCase):
         backends = members(weights)
         picker.update(backends)
         for which, weight, picks in changes:
-            backends[which % len(backends)].weight = weight
+            backend = backends[which % len(backends)]
+            backend.weight = backend.effective = weight
             picker.update(backends)
             for _ in range(picks):
                 picker.pick(())
@@ -118,7 +118,7 @@ class LoadProperties(TestCase):
                 gone.active -= 1
                 picker.released(gone)
             elif step % 7 == 0:
-                backends[step % len(backends)].weight = 1 + step % 3
+                backends[step % len(backends)].effective = 1 + step % 3
                 picker.update(backends)
             excluded = {backends[step % len(backends)]} if step % 3 == 0 else set()
             others = [backend for backend in backends if backend not in excluded]
@@ -126,9 +126,9 @@ class LoadProperties(TestCase):
             if backend is None:
                 self.assertEqual(others, [])
                 continue
-            least = min((each.active + 1) / each.weight for each in others)
+            least = min((each.active + 1) / each.effective for each in others)
             self.assertIn(backend, others)
-            self.assertEqual((backend.active + 1) / backend.weight, least)
+            self.assertEqual((backend.active + 1) / backend.effective, least)
             backend.active += 1
             picker.acquired(backend)
             held.append(backend)
@@ -263,73 +263,10 @@ class VerdictProperties(TestCase):
             self.assertEqual(verdict.state, state)
 
 
-LABELS = st.sampled_from(["a", "b", "com"])
-HOSTS = st.lists(LABELS, min_size=1, max_size=4).map(".".join)
 SEGMENTS = st.lists(st.sampled_from([b"a", b"b", b"ab"]), max_size=4)
 PATHS = st.builds(
     lambda parts, slash: b"/" + b"/".join(parts) + (b"/" if slash and parts else b""), SEGMENTS, st.booleans()
 )
-
-PATTERNS = st.builds(
-    Pattern,
-    host=st.none() | HOSTS | HOSTS.map(lambda host: "*." + host),
-    path=st.none() | PATHS | PATHS.map(lambda path: path.rstrip(b"/") + b"/*"),
-    methods=st.frozensets(st.sampled_from([b"GET", b"POST"]), max_size=2),
-    headers=st.sampled_from([(), (), ((b"x", b"1"),), ((b"x", b"2"), (b"y", b"1"))]),
-    networks=st.sampled_from([None, None, Networks(["10.0.0.0/8"]), Networks(["unix"])]),
-)
-
-
-def fits(pattern: Pattern, host: str, path: bytes, method: bytes, headers: dict[bytes, bytes], client: str) -> bool:
-    """One pattern against one request, as the reference says it in words."""
-    if pattern.networks is not None and not any(
-        client.startswith("10.") if cidr == "10.0.0.0/8" else client == cidr for cidr in pattern.networks.cidrs
-    ):
-        return False
-    if pattern.host is not None:
-        name = host.lower().partition(":")[0].removesuffix(".")
-        if pattern.host.startswith("*."):
-            if not name.endswith(pattern.host[1:]) or name == pattern.host[1:]:
-                return False
-        elif name != pattern.host:
-            return False
-    if pattern.path is not None:
-        if pattern.path.endswith(b"/*"):
-            if path != pattern.path[:-2] and not path.startswith(pattern.path[:-1]):
-                return False
-        elif path != pattern.path:
-            return False
-    if pattern.methods and method not in pattern.methods:
-        return False
-    return all(headers.get(name) == value for name, value in pattern.headers)
-
-
-class RouterProperties(TestCase):
-    @settings(max_examples=200, deadline=None, database=None)
-    @given(
-        st.lists(PATTERNS, max_size=12),
-        st.lists(
-            st.tuples(
-                st.sampled_from([""]) | HOSTS | HOSTS.map(lambda host: host.upper() + ".:80"),
-                PATHS,
-                st.sampled_from([b"GET", b"POST", b"PUT"]),
-                st.dictionaries(st.sampled_from([b"x", b"y"]), st.sampled_from([b"1", b"2"])),
-                st.sampled_from(["10.1.2.3", "192.0.2.1", "unix"]),
-            ),
-            min_size=1,
-            max_size=12,
-        ),
-    )
-    def test_as_a_walk(
-        self, patterns: list[Pattern], requests: list[tuple[str, bytes, bytes, dict[bytes, bytes], str]]
-    ) -> None:
-        """The compiled table finds what a walk over the routes in their order finds."""
-        routes = [Route(str(n), pattern, None) for n, pattern in enumerate(patterns)]
-        default = Route("default", Pattern(), None)
-        table = RoutingTable(routes, default)
-        for host, path, method, headers, client in requests:
-            walked = next((each for each in routes if fits(each.match, host, path, method, headers, client)), default)
-            self.assertIs(table.match(host, path, method, headers.get, client), walked)
 
 
 class PathProperties(TestCase):

@@ -1,0 +1,41 @@
+"""Who gets this request, where there is more to it than whose turn it is: affinity, a key, room, a queue.
+
+Promises: a client that sticks to a backend gets it while it may serve it; nobody overtakes those who wait in the pool's
+queue; a backend that has been tried comes only after the others. Called by both roads for pools that have any of these;
+plain pools are asked directly. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from lbsvc.core.backend import Backend
+from lbsvc.core.lease import Lease
+from lbsvc.core.pool import Pool
+
+
+def find_lease(
+    pool: Pool, tried: Collection[Backend], key: int | None, preferred: Backend | None, is_next: bool
+) -> Lease | None:
+    """A lease, or None: then `must_wait` tells whether there will be one. `is_next`: it is this one's turn in the queue."""
+    if preferred is not None and preferred not in tried:
+        lease = pool.take(preferred)
+        if lease is not None:
+            return lease
+    if len(pool.queue) and not is_next and not tried:
+        return None  # others were here before
+    lease = pool.pick(tried, key)
+    if lease is None and tried:
+        lease = pool.pick((), key)
+    return lease
+
+
+def must_wait(pool: Pool) -> bool:
+    """After `find_lease` has found nothing: somebody serves, but nobody has room."""
+    return pool.is_available
+
+
+def reason_for_nobody(pool: Pool) -> str:
+    """Why there is nobody at all, in the words of errors.REASONS."""
+    is_circuit = any(backend.circuit == "open" and backend.health != "down" for backend in pool.backends)
+    return "circuit_open" if is_circuit else "no_backend"

@@ -1,0 +1,126 @@
+"""From the pools of a configuration to live ones: members, checks, guards, queues, connections, and what is told of them.
+
+Promises: everything a pool's settings ask for is wired here and nowhere else. Called by app.py at the start. Clocks, timers
+and randomness are given; `emit` is the event log.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any, Final
+
+from lbsvc.config.schema import PoolSettings
+from lbsvc.core.backend import Backend
+from lbsvc.core.guarding import Guard
+from lbsvc.core.pool import Pool
+from lbsvc.core.queueing import Queue
+from lbsvc.core.ramping import Ramp
+from lbsvc.core.retry import RetryBudget
+from lbsvc.http.placing import placement_of
+from lbsvc.http.pooling import Upstreams
+from lbsvc.membership import Membership
+from lbsvc.net.deadlines import Deadlines
+from lbsvc.net.prober import HealthChecker
+from lbsvc.net.resolver import system_lookup
+
+#: How long a backend that could not be reached comes after all others, in seconds; then it is tried again.
+SUSPICION: Final = 1.0
+
+#: Events of the guard that are bad news.
+_BAD: Final = frozenset({"circuit.open", "backend.ejected"})
+
+
+class Pools:
+    """All pools of the service."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        deadlines: Deadlines,
+        checker: HealthChecker,
+        rng: random.Random,
+        wall: Callable[[], float],
+        emit: Callable[..., None],
+        is_starting: Callable[[], bool],
+    ) -> None:
+        self._reactor = reactor
+        self._deadlines = deadlines
+        self._checker = checker
+        self._rng = rng
+        self._wall = wall
+        self._emit = emit
+        self._is_starting = is_starting
+        self.pools: list[Pool] = []
+        self.upstreams: dict[str, Upstreams] = {}
+        self.memberships: list[Membership] = []
+
+    def make(self, settings: PoolSettings) -> None:
+        """Make one pool, and all that belongs to it."""
+        reactor = self._reactor
+        pool = Pool(
+            settings.name,
+            settings.algorithm,
+            self._rng,
+            self.tell_empty,
+            self._tell_available,
+            seconds=reactor.seconds,
+            later=reactor.callLater,
+        )
+        pool.budget = RetryBudget(settings.retry.budget)
+        pool.queue = Queue(settings.queue.size)
+        pool.panic = settings.panic_threshold
+        if settings.slow_start:
+            pool.ramp = Ramp(settings.slow_start)
+        if settings.circuit_breaker is not None or settings.passive_health is not None:
+            pool.guard = Guard(
+                settings.circuit_breaker,
+                settings.passive_health,
+                reactor.seconds,
+                reactor.callLater,
+                lambda backend: pool.refresh(),
+                self._tell_guard,
+            )
+        pool.on_suspect = lambda backend: reactor.callLater(SUSPICION, pool.trust, backend)
+        self.pools.append(pool)
+        placement = placement_of(settings, pool, self._wall)
+        self.upstreams[settings.name] = Upstreams(settings, pool, reactor, self._deadlines, self._rng, placement)
+        lookup = system_lookup(reactor)
+        self.memberships.append(Membership(settings, pool, reactor, self._checker, lookup, self._emit))
+
+    def stop(self) -> None:
+        """No lookup, no timer and no kept connection from here on."""
+        for membership in self.memberships:
+            membership.stop()
+        for pool in self.pools:
+            if pool.guard is not None:
+                pool.guard.close()
+        for upstreams in self.upstreams.values():
+            upstreams.close_idle()
+
+    # -- what is told
+
+    def tell_flip(self, backend: Backend, detail: str) -> None:
+        """A backend's health has changed."""
+        level, word = ("info", "up") if backend.health == "up" else ("warn", "down")
+        self._tell(level, f"backend.{word}", backend, f"{backend.health} ({detail})", detail=detail)
+
+    def _tell_guard(self, event: str, backend: Backend, fields: dict[str, Any]) -> None:
+        words = event.replace("circuit.", "circuit ").replace("backend.", "").replace("_", " ")
+        self._tell("warn" if event in _BAD else "info", event, backend, words, **fields)
+
+    def _tell(self, level: str, event: str, backend: Backend, words: str, **fields: Any) -> None:
+        message = f"{backend.pool}/{backend.name}: {words}"
+        self._emit(level, event, message, pool=backend.pool, backend=backend.name, **fields)
+
+    def tell_empty(self, pool: Pool) -> None:
+        """Nobody is left, and why."""
+        if self._is_starting():
+            return  # nobody has been looked up or asked yet; what is still so after the first round is said then
+        why = "; ".join(f"{b.name}: {b.last_check[2] if b.last_check else b.health}" for b in pool.backends)
+        self._emit("error", "pool.empty", f"{pool.name}: no backend is available ({why})", pool=pool.name)
+
+    def _tell_available(self, pool: Pool) -> None:
+        if self._is_starting():
+            return  # nothing was said of its being empty
+        self._emit("info", "pool.available", f"{pool.name}: a backend is available again", pool=pool.name)
