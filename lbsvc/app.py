@@ -25,6 +25,7 @@ from lbsvc.config.loader import Loaded
 from lbsvc.config.schema import AdminSettings, ListenerSettings
 from lbsvc.core.books import ListenerBooks
 from lbsvc.core.pool import Pool
+from lbsvc.core.ratelimit import RateLimiter
 from lbsvc.errors import Mistake, SystemRefusal
 from lbsvc.http.mirroring import Mirroring
 from lbsvc.http.pooling import Upstreams
@@ -150,7 +151,7 @@ class Balancer(MultiService):
         self.deadlines.start()
         self.lag.start()
         # Members first: the checker's first round is of whoever is there when it starts.
-        answers = [answer for membership in pools.memberships for answer in membership.start()]
+        answers = pools.start()
         self._checker.setServiceParent(self)
         for listener in self._listeners:
             listener.accept()
@@ -231,6 +232,9 @@ class Balancer(MultiService):
                 self._rng,
                 self._ids.make,
                 log,
+                limiter=RateLimiter(settings.rate_limit) if settings.rate_limit is not None else None,
+                addresses=upstreams.placement.addresses if upstreams.placement is not None else None,
+                ahead=self._pools.ahead(settings.pool) if self._pools is not None else None,
             )
             connect = lambda peer: Relay(relay_site, peer).downstream  # noqa: E731 - two of two
         listener = Listener(settings, books, self.reactor, descriptors, connect, surplus)

@@ -10,6 +10,8 @@ import random
 from collections.abc import Callable
 from typing import Any, Final
 
+from twisted.internet.defer import Deferred
+
 from lbsvc.config.schema import PoolSettings
 from lbsvc.core.backend import Backend
 from lbsvc.core.guarding import Guard
@@ -20,6 +22,7 @@ from lbsvc.core.retry import RetryBudget
 from lbsvc.http.placing import placement_of
 from lbsvc.http.pooling import Upstreams
 from lbsvc.membership import Membership
+from lbsvc.net.ahead import Ahead
 from lbsvc.net.deadlines import Deadlines
 from lbsvc.net.prober import HealthChecker
 from lbsvc.net.resolver import system_lookup
@@ -54,6 +57,7 @@ class Pools:
         self.pools: list[Pool] = []
         self.upstreams: dict[str, Upstreams] = {}
         self.memberships: list[Membership] = []
+        self._ahead: dict[str, Ahead] = {}
 
     def make(self, settings: PoolSettings) -> None:
         """Make one pool, and all that belongs to it."""
@@ -88,8 +92,24 @@ class Pools:
         lookup = system_lookup(reactor)
         self.memberships.append(Membership(settings, pool, reactor, self._checker, lookup, self._emit))
 
+    def ahead(self, name: str) -> Ahead | None:
+        """The connections that are dialled ahead for the tcp listeners of a pool; None where none are asked for."""
+        settings, pool = self.upstreams[name].settings, self.upstreams[name].pool
+        if settings.ahead > 0 and name not in self._ahead:
+            self._ahead[name] = Ahead(settings, pool, self._reactor, self._deadlines, self._rng)
+        return self._ahead.get(name)
+
+    def start(self) -> list[Deferred[None]]:
+        """Fill the pools; gives what fires when each name that is looked up has its first answer, or has had its time."""
+        answers = [answer for membership in self.memberships for answer in membership.start()]
+        for ahead in self._ahead.values():
+            ahead.start()
+        return answers
+
     def stop(self) -> None:
         """No lookup, no timer and no kept connection from here on."""
+        for ahead in self._ahead.values():
+            ahead.close()
         for membership in self.memberships:
             membership.stop()
         for pool in self.pools:

@@ -163,6 +163,7 @@ def _unlink(ticket: Ticket) -> None:
     ticket._before._after = ticket._after
     ticket._after._before = ticket._before
     ticket._before = ticket._after = ticket  # it holds no neighbours alive
+    ticket.waiter = _nobody
 
 
 def _nobody() -> bool:

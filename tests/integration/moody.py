@@ -1,4 +1,4 @@
-"""What the tests of choosing, surviving, limits and affinity share: a pool of backends with moods before the real process."""
+"""What tests of choosing, surviving, limits and affinity share: backends with moods, before the real process."""
 
 from __future__ import annotations
 
@@ -61,8 +61,14 @@ class MoodyTestCase(ProcessTestCase):
         for _ in range(count):
             before = sum(each.held for each in backends)
             clients.append(self.ask(port, "/hold"))
-            until(lambda before=before: sum(each.held for each in backends) > before, "held")
+            self.await_held(backends, before + 1)
         return clients
+
+    def await_held(self, backends: Iterable[MoodyBackend], count: int) -> None:
+        until(lambda: sum(each.held for each in backends) == count, f"{count} held")
+
+    def await_asked(self, backend: MoodyBackend, count: int) -> None:
+        until(lambda: len(backend.asked) == count, f"{backend.name} asked {count} times")
 
     def count(self, port: int, requests: int, path: str = "/") -> dict[str, int]:
         """Who has answered so many GETs of one client."""

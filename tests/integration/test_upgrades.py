@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import sys
 import threading
 from typing import Any
 
@@ -214,7 +215,7 @@ class EndTests(UpgradeCase):
     def test_killed_backend(self) -> None:
         """kill -9 of the backend: its clients see 1006 at once, and a new one is served by the next backend."""
         port = free_port()
-        child = Child(["python", "-m", "tests.kit.websocketing", str(port)], folder=ROOT)
+        child = Child([sys.executable, "-m", "tests.kit.websocketing", str(port)], folder=ROOT)
         self.addCleanup(child.stop)
         until(lambda: answers(port), child.report())
         spare = WebSocketBackend()

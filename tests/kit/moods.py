@@ -17,6 +17,7 @@ or the first word of a request's path where the backend's is `ok`:
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 import time
 from collections import Counter
@@ -116,6 +117,12 @@ class LocalClient(RawClient):
     def __init__(self, port: int, host: str) -> None:
         self.sock = socket.create_connection(("127.0.0.1", port), DEADLINE, source_address=(host, 0))
         self.buffer = b""
+
+
+def leave(client: RawClient) -> None:
+    """Go away for good, by a reset: whoever only finishes sending may still wait for an answer (RFC 9112, 9.6)."""
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.sock.close()
 
 
 def served(client: RawClient, count: int, path: str = "/") -> Counter[str]:
