@@ -26,7 +26,7 @@ from lbsvc.core.policies import RetryPolicy
 from lbsvc.core.queueing import Queue
 from lbsvc.core.ramping import Ramp, effective_weights
 from lbsvc.core.retry import RetryBudget
-from lbsvc.core.tiers import TIERS, Tier, panics, tier_of
+from lbsvc.core.tiers import LAST_RESORT, TIERS, Tier, panics, tier_of
 
 if TYPE_CHECKING:
     from random import Random
@@ -79,6 +79,7 @@ class Pool:
             tier.picker.seconds = seconds
         self.wants_key = self._tiers[0].picker.wants_key
         self._serving: list[Picker] = []  # the pickers of the tiers that are not empty, best first
+        self._best: set[Backend] = set()  # the members of the first of them
         self._first: Callable[[Collection[Backend]], Backend | None] = nobody
         self._was_available = True
         self._absent: set[Backend] = set()  # those that have been away: who comes back starts slowly
@@ -123,18 +124,22 @@ class Pool:
                 self._note_absence(backend, tier)
         for each, found in zip(self._tiers, members, strict=True):
             each.update(list(zip(found, self._weights(found), strict=True)))
-        self._serving = [each.picker for each, found in zip(self._tiers, members, strict=True) if found]
+        # The last resort is for when there is nobody else, and not for when the others are busy or have been tried.
+        serving = [number for number, found in enumerate(members) if found]
+        serving = [number for number in serving if number < LAST_RESORT] or serving
+        self._serving = [self._tiers[number].picker for number in serving]
+        self._best = set(members[serving[0]]) if serving else set()
         self._first = self._serving[0].pick if self._serving else nobody
         if self.full or any(backend.active >= backend.limit for backend in self.backends):
             self.full = {backend for backend in self.backends if backend.active >= backend.limit}
         self._bind_hooks()
         self._report()
-        if len(self.queue) and self._serving:
-            self.serve_queue()
+        if len(self.queue):
+            self.serve_queue()  # where nobody is left those who wait are told so
 
     def _note_absence(self, backend: Backend, tier: int | None) -> None:
         """Slow start: who was away and is back begins with little."""
-        if tier is None or tier >= 4:
+        if tier is None or tier >= LAST_RESORT:
             if backend.health != "unknown" or backend.state == "maint" or backend.is_ejected:
                 self._absent.add(backend)
                 backend.ramped_from = None
@@ -197,11 +202,12 @@ class Pool:
         `key` is for pickers that want one (`wants_key`): like goes to like.
         """
         # Hot path (tests/bench/pick_cost.py): two calls deep.
+        tried = exclude
         if self.full:
-            exclude = self.full.union(exclude)
+            exclude = self.full.union(tried)
         backend = self._first(exclude) if key is None else self._pick_by(key, exclude)
         if backend is None:
-            backend = self._pick_below(key, exclude)
+            backend = self._pick_below(key, exclude, tried)
             if backend is None:
                 return None
         backend.active += 1
@@ -215,8 +221,11 @@ class Pool:
     def _pick_by(self, key: int, exclude: Collection[Backend]) -> Backend | None:
         return self._serving[0].pick_by(key, exclude) if self._serving else None
 
-    def _pick_below(self, key: int | None, exclude: Collection[Backend]) -> Backend | None:
-        """The serving tier is used up by exclusion: the others, in their order."""
+    def _pick_below(self, key: int | None, exclude: Collection[Backend], tried: Collection[Backend]) -> Backend | None:
+        """The serving tier is used up: the others, in their order. Not where somebody of it is only busy: backups are for
+        when nobody else is available, and who has no room is (there is the queue)."""
+        if any(backend in self._best and backend not in tried for backend in self.full):
+            return None
         for picker in self._serving[1:]:
             backend = picker.pick(exclude) if key is None else picker.pick_by(key, exclude)
             if backend is not None:

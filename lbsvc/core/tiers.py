@@ -19,6 +19,8 @@ from lbsvc.core.backend import Backend
 from lbsvc.core.pickers import Picker
 
 TIERS = 6
+#: Tiers from this one on serve only where there is nobody else at all.
+LAST_RESORT = 4
 
 
 def tier_of(backend: Backend, panics: bool = False) -> int | None:
@@ -29,9 +31,9 @@ def tier_of(backend: Backend, panics: bool = False) -> int | None:
         return int(backend.backup)
     if backend.health in ("down", "flapping"):
         passed = backend.last_check is not None and backend.last_check[0]
-        return 4 + backend.backup if passed else None
+        return LAST_RESORT + backend.backup if passed else None
     if backend.is_ejected:
-        return 4 + backend.backup
+        return LAST_RESORT + backend.backup
     return (0 if backend.health == "up" and not backend.is_suspect else 2) + backend.backup
 
 

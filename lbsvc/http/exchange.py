@@ -197,8 +197,10 @@ class Exchange(Trying):
             kept.append(body)
             self.trailers = trailers
         upstream = self.upstream
-        if upstream is None:
-            return  # it is kept, and goes out with the head
+        if upstream is None:  # it is kept, and goes out with the head
+            if self.ticket is not None and self.kept_size > self.upstreams.settings.retry.buffer:
+                self.connection.pause_request()
+            return
         if kept is not None and self.kept_size > self.upstreams.settings.retry.buffer:
             self.kept = None
         if self.awaits_continue:

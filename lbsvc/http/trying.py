@@ -124,8 +124,7 @@ class Trying:
         if self.ticket is None:
             self.refuse(503, "queue_full")
             return
-        if not self.request_ended:
-            self.connection.pause_request()
+        # Its body is read on meanwhile, as far as it would be kept anyway: so a client that goes is noticed.
         self._limit_try(self.upstreams.settings.queue.timeout)
 
     def _take_turn(self) -> bool:
@@ -134,7 +133,11 @@ class Trying:
         assert placement is not None
         lease = placement.find(self, True)
         if lease is None:
-            return False
+            if must_wait(placement.pool):
+                return False
+            self.ticket = None
+            self.refuse(503, reason_for_nobody(placement.pool))
+            return True
         self.ticket = None
         self.placed_at = self.site.seconds()
         self._limit_try(None)

@@ -123,7 +123,11 @@ class Relay(Carrier):
         """A place is free, and it is ours to take, if it is of use."""
         lease = self._find(True)
         if lease is None:
-            return False
+            if must_wait(self.site.pool):
+                return False
+            self.ticket = None
+            self.finish(reason_for_nobody(self.site.pool), Outcome.ABANDONED)
+            return True
         self.ticket = None
         self.deadline = NEVER
         self.placed_at = self.seconds()

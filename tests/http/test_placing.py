@@ -208,15 +208,15 @@ class QueueTests(PlacingCase):
         road.upstream().send(OK)
 
     def test_bodies_wait(self) -> None:
-        """A body that comes while its request waits stays, and goes out whole."""
+        """A body that comes while its request waits is read as far as it would be kept anyway, and goes out whole."""
         road, _ = self.full(0)
         client = road.client()
-        client.send(b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
-        client.send(b"x" * 100_000)
-        self.assertLess(client.server._received, 70_000)
+        client.send(b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 500000\r\n\r\n")
+        client.send(b"x" * 500_000)
+        self.assertLess(client.server._received, 200_000)
         road.upstream().take()
         road.upstream().send(OK)
-        self.assertEqual(len(road.upstream().take().partition(b"\r\n\r\n")[2]), 100_000)
+        self.assertEqual(len(road.upstream().take().partition(b"\r\n\r\n")[2]), 500_000)
         road.upstream().send(OK)
         self.assertEqual(client.answer().status, 200)
 
@@ -234,18 +234,46 @@ class QueueTests(PlacingCase):
         road.upstream().send(OK)
 
     def test_backend_goes_down(self) -> None:
-        """Who waits when nobody is left still has its time; when a backend is back it is served."""
-        road, clients = self.full(1)
+        """Who waits when nobody is left is told so at once."""
+        road, clients = self.full(2)
         road.backends[0].health = "down"
         road.pool.refresh()
+        road.run()
+        self.assertEqual([client.answer().status for client in clients[1:]], [503, 503])
+        self.assertEqual({record.reason for record in road.records}, {"no_backend"})
         road.upstream().take()
         road.upstream().send(OK)
-        road.backends[0].health = "up"
-        road.pool.refresh()
-        road.run()
-        self.assertTrue(road.upstream().take().startswith(b"GET /1 "))
+        self.assertEqual(clients[0].answer().status, 200)
+
+    def test_leaving_amid_a_body(self) -> None:
+        """A client that leaves before its body has come gives up its place too."""
+        road, clients = self.full(0)
+        client = road.client()
+        client.send(b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 500000\r\n\r\nxxx")
+        self.assertEqual(len(road.pool.queue), 1)
+        client.reset()
+        self.assertEqual(len(road.pool.queue), 0)
+        road.upstream().take()
         road.upstream().send(OK)
-        self.assertEqual(clients[1].answer().status, 200)
+        self.assertEqual(clients[0].answer().status, 200)
+
+    def test_busy_is_not_gone(self) -> None:
+        """While those that serve are busy, requests wait: neither a backup nor one that is ejected gets them."""
+        for how in ("backup", "ejected", "down"):
+            road = self.road(2, pool={"backends": limited(1, 2)})
+            other = road.backends[1]
+            other.backup, other.is_ejected = how == "backup", how == "ejected"
+            if how == "down":
+                other.health, other.last_check = "down", (True, 0.0, "connected")
+            road.pool.refresh()
+            clients = [road.client() for _ in range(2)]
+            for client in clients:
+                self.ask(client)
+            self.assertEqual((len(road.upstream_ends), len(road.pool.queue)), (1, 1), how)
+            for client in clients:
+                road.upstream().take()
+                road.upstream().send(OK)
+                self.assertEqual(client.answer().status, 200)
 
 
 class BreakerTests(PlacingCase):
