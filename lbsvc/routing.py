@@ -53,7 +53,7 @@ class TableBuilder:
         body_size = self._settings.limits.body_size if route.body_size is None else route.body_size
         limit = RequestLimit(route.rate_limit) if route.rate_limit is not None else None
 
-        def lead(pool: str | None, split: Split[Destination] | None = None) -> Destination:
+        def lead(pool: str | None, split: Split[Destination] | None = None, is_drawn: bool = False) -> Destination:
             return Destination(
                 route.name,
                 self._books.route(route.name, pool or "none"),
@@ -67,11 +67,12 @@ class TableBuilder:
                 mirroring=mirroring,
                 split=split,
                 timeout=route.timeout,
+                is_drawn=is_drawn,
             )
 
         if not route.split:
             return lead(route.pool)
-        return lead(None, Split([(lead(pool), weight) for pool, weight in route.split]))
+        return lead(None, Split([(lead(pool, is_drawn=True), weight) for pool, weight in route.split]))
 
 
 def pattern(match: Match) -> Pattern:

@@ -15,13 +15,23 @@ from lbsvc.core.pool import Pool
 
 
 def find_lease(
-    pool: Pool, tried: Collection[Backend], key: int | None, preferred: Backend | None, is_next: bool
+    pool: Pool,
+    tried: Collection[Backend],
+    key: int | None,
+    preferred: Backend | None,
+    is_next: bool,
+    waits_for_home: bool = False,
 ) -> Lease | None:
-    """A lease, or None: then `must_wait` tells whether there will be one. `is_next`: it is this one's turn in the queue."""
+    """A lease, or None: then `must_wait` tells whether there will be one. `is_next`: it is this one's turn in the queue.
+
+    `waits_for_home`: where the backend that its client belongs to has no room just now, that is worth waiting for.
+    """
     if preferred is not None and preferred not in tried:
         lease = pool.take(preferred)
         if lease is not None:
             return lease
+        if waits_for_home and pool.can_serve(preferred):
+            return None
     if len(pool.queue) and not is_next and not tried:
         return None  # others were here before
     lease = pool.pick(tried, key)
@@ -31,11 +41,14 @@ def find_lease(
 
 
 def must_wait(pool: Pool) -> bool:
-    """After `find_lease` has found nothing: somebody serves, but nobody has room."""
-    return pool.is_available
+    """After `find_lease` has found nothing: somebody serves, but has no room just now.
+
+    Not where all who could are being tried after a failure (half-open): whoever is not one of the trials is told at once.
+    """
+    return any(backend.circuit == "closed" and pool.can_serve(backend) for backend in pool.full)
 
 
 def reason_for_nobody(pool: Pool) -> str:
     """Why there is nobody at all, in the words of errors.REASONS."""
-    is_circuit = any(backend.circuit == "open" and backend.health != "down" for backend in pool.backends)
+    is_circuit = any(backend.circuit != "closed" and backend.health != "down" for backend in pool.backends)
     return "circuit_open" if is_circuit else "no_backend"

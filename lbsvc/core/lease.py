@@ -69,11 +69,12 @@ class Lease:
             backend.failures[outcome.reason] += 1
             if not code:
                 backend.tcp_error += 1
-        if pool.guard is not None:
-            pool.guard.observe(backend, outcome, code, self.epoch)  # it may change the limit
         if pool.on_released:
             for tell in pool.on_released:
                 tell(backend)
+        if pool.guard is not None:
+            # It may change the limit, and have the members sorted anew: behind the hooks, before anybody gets the place.
+            pool.guard.observe(backend, outcome, code, self.epoch)
         if pool.on_finished and outcome <= _LAST_FAILURE:
             failed = outcome is not _OK or code >= 500
             now = pool.seconds()

@@ -1,4 +1,4 @@
-"""`least_connections`: whoever has the least to do for its weight, (active + 1) / weight; ties take turns.
+"""`least_connections`: whoever has the least to do for its weight, active / weight; ties take turns.
 
 Promises: always a backend of the least load, exact after any number of picks, releases and updates, for the counts are
 `Backend.active` itself and the books here only sort them. Equal weights: O(1) a pick, by levels of load. Different ones:
@@ -109,7 +109,7 @@ class Loads:
         self._latest[backend] = turn
         # Equal fractions of small whole numbers are equal floats, so ties are ties. The turn is unique: backends
         # are never compared.
-        heappush(self._heap, ((backend.active + 1) / backend.effective, turn, backend))
+        heappush(self._heap, (backend.active / backend.effective, turn, backend))
         if len(self._heap) > SLACK * len(self._latest) + SPARE:
             self._heap = [entry for entry in self._heap if self._latest[entry[2]] == entry[1]]
             heapify(self._heap)

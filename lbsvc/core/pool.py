@@ -82,6 +82,8 @@ class Pool:
         self._best: set[Backend] = set()  # the members of the first of them
         self._first: Callable[[Collection[Backend]], Backend | None] = nobody
         self._was_available = True
+        self._is_serving = False  # the queue, just now
+        self._serves_again = False
         self._absent: set[Backend] = set()  # those that have been away: who comes back starts slowly
         self._has_step = False  # the next step of a slow start is due
 
@@ -232,19 +234,20 @@ class Pool:
                 return backend
         return None
 
-    def take(self, backend: Backend) -> Lease | None:
-        """A lease on this very one, for a client that sticks to it; None where it may not serve, or is at its limit.
+    def can_serve(self, backend: Backend) -> bool:
+        """Whether a client that sticks to this one may go to it. Draining and a weight of nothing are for new clients."""
+        return (
+            backend.state != "maint"
+            and backend.host != ""
+            and backend.health not in ("down", "flapping")
+            and not backend.is_ejected
+            and not backend.is_suspect
+            and backend.circuit != "open"
+        )
 
-        Draining and a weight of nothing do not matter here: they are for new clients.
-        """
-        if (
-            backend.state == "maint"
-            or backend.host == ""
-            or backend.health in ("down", "flapping")
-            or backend.is_ejected
-            or backend.circuit == "open"
-            or backend.active >= backend.limit
-        ):
+    def take(self, backend: Backend) -> Lease | None:
+        """A lease on this very one, for a client that sticks to it; None where it may not serve, or is at its limit."""
+        if backend.active >= backend.limit or not self.can_serve(backend):
             return None
         backend.active += 1
         if backend.active >= backend.limit:
@@ -258,12 +261,24 @@ class Pool:
         if backend.active < backend.limit:
             self.full.discard(backend)
             if len(self.queue):
-                self.queue.next()
+                self.serve_queue()
 
     def serve_queue(self) -> None:
-        """Places may have become free: whoever waits may try, until one cannot."""
-        while len(self.queue) and self.queue.next():
-            pass
+        """Places may have become free, or everybody may have gone: whoever waits may try, while there is room.
+
+        A waiter's try may lead here again, by what it makes free: the one loop goes on then, so that nobody is forgotten.
+        """
+        if self._is_serving:
+            self._serves_again = True
+            return
+        self._is_serving = True
+        try:
+            while len(self.queue) and not (self._serving and self._best <= self.full):
+                self._serves_again = False
+                if not self.queue.next() and not self._serves_again:
+                    break
+        finally:
+            self._is_serving = False
 
     def __repr__(self) -> str:
         up = sum(backend.health == "up" for backend in self.backends)

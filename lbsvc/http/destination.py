@@ -31,6 +31,7 @@ class Destination:
         "deny",
         "edits",
         "fault",
+        "is_drawn",
         "is_plain",
         "limit",
         "mirroring",
@@ -56,6 +57,7 @@ class Destination:
         mirroring: Mirroring | None = None,
         split: Split[Destination] | None = None,
         timeout: float | None = None,
+        is_drawn: bool = False,
     ) -> None:
         self.name = name
         self.books = books
@@ -70,6 +72,8 @@ class Destination:
         self.limit = limit
         self.mirroring = mirroring
         self.split = split
+        #: one of several that the same request may lead to: nothing that is made for it can be remembered on a head
+        self.is_drawn = is_drawn
         self.timeout = timeout
         special = (deny, self.edits, fault, mirroring, split, timeout)
         self.is_plain = upstreams is not None and all(each is None for each in special)

@@ -210,6 +210,7 @@ class Exchange(Trying):
                 self.connection.begin_body()  # the client's runs again
         upstream.send_body(body, ended, trailers)
         if ended:
+            self.sent_at = self.site.seconds()
             if not self.responded and not upstream.is_stalled:
                 upstream.await_head()
             if self.copies is not None:
@@ -316,8 +317,10 @@ class Exchange(Trying):
         # What the backend has not taken of a body stands before the next request.
         upstream.end(self.request_ended and not (self.kept_size and unsent(upstream.transport)))
         tried_at = self.tried_at
+        # A client that takes its time with the body says nothing about the backend.
+        asked_at = self.sent_at if tried_at < self.sent_at <= self.first_at else tried_at
         # Behind the above: who has waited for this place gets the connection with it.
-        lease.release(Outcome.OK, self.status, now - tried_at, self.first_at - tried_at)
+        lease.release(Outcome.OK, self.status, now - tried_at, self.first_at - asked_at)
         try:
             self.settle(now)
         finally:

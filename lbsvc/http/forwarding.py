@@ -53,7 +53,7 @@ def request_head(
     if head.upgrade:
         forward += _UPGRADE
     wire = b"%b %b HTTP/1.1\r\n%bX-Request-Id: " % (head.method, target, forward)
-    if head.host is not None:
+    if head.host is not None and not (destination is not None and destination.is_drawn):
         head.forward = wire
     return wire
 

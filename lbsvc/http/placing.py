@@ -81,19 +81,27 @@ class Placement:
             exchange.preferred = preferred
         elif self.addresses is not None and (counted := client_of(client)) is not None:
             preferred = exchange.preferred = self.addresses.find(counted, exchange.site.seconds())
-        return find_lease(self.pool, exchange.tried, key, preferred, is_next)
+        exchange.key = key
+        return find_lease(self.pool, exchange.tried, key, preferred, is_next, waits_for_home=True)
+
+    def find_other(self, exchange: Trying) -> Lease | None:
+        """A lease on any backend with room: its own has had none for too long."""
+        if exchange.preferred is None:
+            return None
+        exchange.keeps_home = True
+        return self.pool.pick(exchange.tried, exchange.key)
 
     def settle_in(self, exchange: Trying, backend: Backend, head: ResponseHead) -> ResponseHead:
         """The answer of a backend: note whose client this is now, and have a cookie tell it where it is new."""
+        if exchange.keeps_home:
+            return head
         if self.addresses is not None:
             client = client_of(exchange.head.section.client or exchange.connection.peer)
             if backend is not exchange.preferred and client is not None:
                 self.addresses.put(client, backend, exchange.site.seconds())
-        if (
-            self.cookies is None
-            or self.sticky is None
-            or (backend is exchange.preferred and not exchange.is_old_cookie)
-        ):
+        if self.cookies is None or self.sticky is None:
+            return head
+        if backend is exchange.preferred and not exchange.is_old_cookie:
             return head
         now = self.wall()
         line = self.sticky.line(self.cookies.value_of(backend, now), exchange.connection.is_secure(exchange.head), now)

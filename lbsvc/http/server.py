@@ -92,7 +92,8 @@ class ServerConnection(ReadingConnection):
         if exchange is None:
             if not reader.is_holding:
                 self.lose()
-        elif not exchange.request_ended:
+        elif not exchange.request_ended or exchange.ticket is not None:
+            # Who waits in a queue, and closes, has left: its place is for those who are still there.
             self.exchange = None
             exchange.client_gone()
             self.lose()

@@ -70,11 +70,14 @@ class Trying:
     responded = False
     status = 0
     tried_at = 0.0
+    sent_at = 0.0  # when the client's last byte came, where that was not with its head
     connected_at = 0.0
     ticket: Ticket | None = None  # its place in the pool's queue
     placed_at = 0.0  # when it got a place that it had waited for
     preferred: Backend | None = None  # the backend that its client belongs to
     is_old_cookie = False  # its client's cookie is to be set again
+    keeps_home = False  # served elsewhere this once: the client still belongs where it did
+    key: int | None = None  # what an algorithm that hashes knows it by
     deadline = NEVER
     slot = NEVER
     _due = NEVER  # when the route's `timeout` is over
@@ -122,10 +125,25 @@ class Trying:
         queue = self.upstreams.pool.queue
         self.ticket = queue.enter(self._take_turn)
         if self.ticket is None:
-            self.refuse(503, "queue_full")
+            if not self._goes_elsewhere():
+                self.refuse(503, "queue_full")
             return
         # Its body is read on meanwhile, as far as it would be kept anyway: so a client that goes is noticed.
         self._limit_try(self.upstreams.settings.queue.timeout)
+
+    def _goes_elsewhere(self) -> bool:
+        """Whether a client whose own backend has no room is served by another, this once."""
+        placement = self.upstreams.placement
+        lease = placement.find_other(self) if placement is not None else None
+        if lease is None:
+            return False
+        ticket, self.ticket = self.ticket, None
+        if ticket is not None:
+            self.placed_at = self.site.seconds()
+            self.upstreams.pool.queue.leave(ticket)
+        self._limit_try(None)
+        self.begin(lease)
+        return True
 
     def _take_turn(self) -> bool:
         """A place is free, and it is ours to take, if it is of use."""
@@ -339,9 +357,13 @@ class Trying:
     def expired(self, now: float) -> None:
         """A deadline of this exchange has come."""
         if self._due <= now:
+            if self.upstream is not None and self.request_ended and not self.responded:
+                self.let_go(Outcome.TIMEOUT)  # it is the backend that all have waited for
             self.refuse(504, "deadline")
         elif self._try_due <= now and self.ticket is not None:
-            self.refuse(503, "queue_timeout")
+            if not self._goes_elsewhere():
+                self.placed_at = self.site.seconds()
+                self.refuse(503, "queue_timeout")
         elif self._try_due <= now:
             self._try_due = NEVER
             self._watch_nearest()

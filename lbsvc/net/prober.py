@@ -158,7 +158,7 @@ class Prober:
         is_too_often = flip is not None and flapping is not None and flapping.changed(self._reactor.seconds())
         if is_too_often and not is_held:
             self._wait_for_release()
-            self._set_health("flapping", f"up and down too often, held down for {self._held_for:g}s; {detail}")
+            self._set_health("flapping", f"up and down too often, held down for {self._held_for:.3g}s; {detail}")
             return
         if flip is not None and not is_held:
             self._set_health(flip, detail)

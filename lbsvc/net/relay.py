@@ -32,7 +32,7 @@ from lbsvc.net.carrying import Carrier
 from lbsvc.net.connector import dial
 from lbsvc.net.deadlines import NEVER
 from lbsvc.net.relaysite import RelaySite
-from lbsvc.net.sides import Upstream
+from lbsvc.net.sides import Side, Upstream
 
 __all__ = ["Relay", "RelaySite"]
 
@@ -102,8 +102,6 @@ class Relay(Carrier):
             return find_lease(pool, self.tried, key, None, is_next)
         now = self.seconds()
         preferred = addresses.find(client, now)
-        if preferred is not None and preferred.is_suspect:
-            preferred = None  # it could not be reached a moment ago: no reason to insist
         lease = find_lease(pool, self.tried, key, preferred, is_next)
         if lease is not None and lease.backend is not preferred:
             # Not only once it is connected: a client's connections of one moment shall go to one backend.
@@ -133,6 +131,14 @@ class Relay(Carrier):
         self.placed_at = self.seconds()
         self.begin(lease)
         return True
+
+    @override
+    def side_finished(self, side: Side) -> None:
+        """Who has said nothing, waits in the queue and closes has left: its place is for those who are still there."""
+        if self.ticket is not None and not self.bytes_in:
+            self.finish("client_closed", Outcome.CLIENT_GONE)
+        else:
+            super().side_finished(side)
 
     @override
     def expired(self, now: float) -> None:

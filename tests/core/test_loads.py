@@ -109,9 +109,17 @@ class LeastConnectionsTests(TestCase):
             self.assertEqual(Counter(held), {each: each.active for each in backends if each.active})
             backend = picker.pick(())
             assert backend is not None
-            self.assertEqual(
-                (backend.active + 1) / backend.weight, min((each.active + 1) / each.weight for each in backends)
-            )
+            self.assertEqual(backend.active / backend.weight, min(each.active / each.weight for each in backends))
+
+    def test_alg_3_idle_ones_take_turns(self) -> None:
+        """ALG-3: with one request at a time light backends get their turns too."""
+        pool = least([1, 2, 3])
+        counts: Counter[str] = Counter()
+        for _ in range(90):
+            (lease,) = take(pool)
+            counts[lease.backend.name] += 1
+            lease.release(Outcome.OK)
+        self.assertEqual(set(counts.values()), {30})
 
     def test_updates_keep_the_turn(self) -> None:
         """An update between sequential requests does not send them all to the first backend."""

@@ -340,7 +340,7 @@ class CircuitTests(RoadTestCase):
         self.assertEqual(road.events, [("circuit.open", "b9001"), ("circuit.half_open", "b9001")])
 
     def test_cb_3_connected_is_enough(self) -> None:
-        """CB-3: a half-open circuit closes with the connections that come about, though they last; who waits has a turn."""
+        """CB-3: a half-open circuit closes with the trials that connect, though they last; others are told at once."""
         road = Road(breaker=BreakerPolicy(2, 30.0, 2), attempts=1)
         road.network.answers[9001] = REFUSED
         for client in [road.connect(), road.connect()]:
@@ -348,12 +348,14 @@ class CircuitTests(RoadTestCase):
             client.transport.loseConnection()
         road.network.sleep(31, step=1.0)
         road.network.answers[9001] = PENDING
-        clients = [road.connect() for _ in range(4)]
-        self.assertEqual((len(road.network.dials), len(road.pool.queue)), (4, 2))
+        clients = [road.connect() for _ in range(3)]
+        self.assertEqual((len(road.network.dials), road.reasons["circuit_open"]), (4, 1))
         road.network.dials[2].connect()
-        self.assertEqual((road.backends[0].circuit, len(road.network.dials)), ("half_open", 5))
+        self.assertEqual(road.backends[0].circuit, "half_open")
         road.network.dials[3].connect()
-        self.assertEqual((road.backends[0].circuit, len(road.network.dials)), ("closed", 6))
+        self.assertEqual(road.backends[0].circuit, "closed")
+        clients.append(road.connect())
+        road.network.dials[4].connect()
         end(road, *clients)
-        self.whole(road, connect_failed=2, client_closed=4)
+        self.whole(road, connect_failed=2, circuit_open=1, client_closed=3)
         self.assertEqual(road.events[2:], [("circuit.closed", "b9001")])

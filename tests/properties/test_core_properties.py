@@ -126,9 +126,9 @@ class LoadProperties(TestCase):
             if backend is None:
                 self.assertEqual(others, [])
                 continue
-            least = min((each.active + 1) / each.effective for each in others)
+            least = min(each.active / each.effective for each in others)
             self.assertIn(backend, others)
-            self.assertEqual((backend.active + 1) / backend.effective, least)
+            self.assertEqual(backend.active / backend.effective, least)
             backend.active += 1
             picker.acquired(backend)
             held.append(backend)
