@@ -2,8 +2,9 @@
 
 `python -m tests.bench.road_cost [ROUNDS]` prints the least microseconds of a request over many repetitions, from the
 client's bytes to the answer's last write, on a kept connection: `same`, the request before once more; `path`, where only
-the target changes; `routes`, as `same` but on a listener with routes; `log`, as `same` with an access record. Not a test:
-for comparing two states of the code on one machine, in turns.
+the target changes; `routes`, as `same` but on a listener with routes; `log`, as `same` with an access record; `surviving`,
+as `same` with a breaker, ejections, a limit and a queue, affinity by address and a rate limit. Not a test: for comparing two
+states of the code on one machine, in turns.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from time import process_time
 from typing import Any
 
@@ -19,8 +21,12 @@ from twisted.internet.task import Clock
 from lbsvc.config.schema import Match, PoolSettings, Respond, RouteSettings
 from lbsvc.core.backend import Backend
 from lbsvc.core.books import ListenerBooks
+from lbsvc.core.guarding import Guard
+from lbsvc.core.policies import BreakerPolicy, EjectionPolicy, RatePolicy, StickyPolicy
 from lbsvc.core.pool import Pool
+from lbsvc.core.queueing import Queue
 from lbsvc.core.retry import RetryBudget
+from lbsvc.http.placing import placement_of
 from lbsvc.http.pooling import Upstreams
 from lbsvc.http.server import ServerConnection
 from lbsvc.http.site import HttpSite, RequestIds
@@ -77,8 +83,12 @@ class BenchReactor(Clock):
         protocol.makeConnection(wire)
 
 
-def road(routes: tuple[RouteSettings, ...] = (), log: Callable[[tuple[Any, ...]], None] | None = None) -> Any:
-    """A client's connection and a function that gives the backend's answer."""
+def road(
+    routes: tuple[RouteSettings, ...] = (),
+    log: Callable[[tuple[Any, ...]], None] | None = None,
+    surviving: bool = False,
+) -> Any:
+    """A client's connection and a function that gives the backend's answer; `surviving`: with all that a pool may have."""
     reactor = BenchReactor()
     rng = random.Random(1)
     deadlines = Deadlines(reactor)
@@ -88,7 +98,23 @@ def road(routes: tuple[RouteSettings, ...] = (), log: Callable[[tuple[Any, ...]]
     backend.health = "up"
     pool.set_members([backend])
     settings = builders.listener(pool="web", routes=routes)
-    upstreams = Upstreams(PoolSettings("web", ()), pool, reactor, deadlines, rng)
+    pool_settings = PoolSettings("web", ())
+    if surviving:
+        settings = replace(settings, rate_limit=RatePolicy(1e9, 1_000_000))
+        pool_settings = PoolSettings("web", (), circuit_breaker=BreakerPolicy(), sticky=StickyPolicy(type="ip"))
+        backend.limit = backend.most = 1000
+        pool.queue = Queue(1000)
+        pool.guard = Guard(
+            BreakerPolicy(),
+            EjectionPolicy(),
+            reactor.seconds,
+            reactor.callLater,
+            lambda each: pool.refresh(),
+            lambda event, each, fields: None,
+        )
+        pool.set_members([backend])
+    placement = placement_of(pool_settings, pool, lambda: 1.7e9)
+    upstreams = Upstreams(pool_settings, pool, reactor, deadlines, rng, placement)
     books = ListenerBooks("main", "http")
     table = TableBuilder(settings, books, {"web": upstreams}, rng).build()
     site = HttpSite(settings, table, books, reactor, deadlines, lambda: 1.7e9, RequestIds(rng), log, rng)
@@ -126,6 +152,7 @@ def main(rounds: int) -> None:
         "path": ([REQUEST % number for number in range(NUMBER)], road()),
         "routes": (same, road((*many, default))),
         "log": (same, road(log=lambda record: None)),
+        "surviving": (same, road(surviving=True)),
     }
     best = dict.fromkeys(cases, float("inf"))
     for _ in range(rounds):
