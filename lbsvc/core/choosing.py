@@ -30,8 +30,8 @@ def find_lease(
         lease = pool.take(preferred)
         if lease is not None:
             return lease
-        if waits_for_home and pool.can_serve(preferred):
-            return None
+        if waits_for_home and preferred.circuit == "closed" and pool.can_serve(preferred):
+            return None  # a half-open one has no room for other reasons: that is not worth waiting for
     if len(pool.queue) and not is_next and not tried:
         return None  # others were here before
     lease = pool.pick(tried, key)

@@ -261,6 +261,9 @@ class Pool:
         if backend.active < backend.limit:
             self.full.discard(backend)
             if len(self.queue):
+                self._serves_again = (
+                    True  # also where it is no member of the tier that serves: somebody may belong there
+                )
                 self.serve_queue()
 
     def serve_queue(self) -> None:
@@ -273,7 +276,7 @@ class Pool:
             return
         self._is_serving = True
         try:
-            while len(self.queue) and not (self._serving and self._best <= self.full):
+            while len(self.queue) and (self._serves_again or not (self._serving and self._best <= self.full)):
                 self._serves_again = False
                 if not self.queue.next() and not self._serves_again:
                     break

@@ -235,7 +235,8 @@ class Trying:
         if copies is None or not self.request_ended:
             return
         self.copies = None
-        if self.is_whole:
+        # Beyond the buffer `_content` would let go of the body, which the request itself has yet to be sent with.
+        if self.is_whole and self.kept_size <= self.upstreams.settings.retry.buffer:
             head = self.head
             backend = copies.upstreams.pool.backends[0]  # names the host where the client has named none
             start = head.forward or request_head(head, self.connection, backend, self.destination)

@@ -96,6 +96,46 @@ class AffinityTests(PlacingCase):
         self.assertNotIn(b"Set-Cookie", client.take())
         self.answer(road)
 
+    def test_half_open_home(self) -> None:
+        """A client whose own backend is half open, with its trials taken, goes to another that has room."""
+        breaker = BreakerPolicy(1, 5.0, 1)
+        road = self.road(2, pool={"sticky": STICKY, "circuit_breaker": breaker, "retry": RetryPolicy(attempts=1)})
+        client = road.client()
+        self.ask(client)
+        road.upstream().take()
+        road.upstream().send(OK.replace(b"200 OK", b"500 Oh"))
+        cookie = self.cookie(client)
+        assert cookie is not None
+        road.run(6)
+        self.assertEqual(road.backends[0].circuit, "half_open")
+        trial = road.client()
+        self.ask(trial, b"Cookie: " + cookie)
+        self.ask(client, b"Cookie: " + cookie)
+        self.answer(road)
+        self.assertEqual((client.answer().status, trial.answer().status), (200, 200))
+        self.assertEqual({record.backend for record in road.records[1:]}, {"b9001", "b9002"})
+
+    def test_busy_home_that_drains(self) -> None:
+        """A place on a backend that drains goes to the client that belongs there, though the others are all busy."""
+        road = self.road(2, pool={"sticky": STICKY, "backends": limited(1, 2)})
+        client, holder, third = road.client(), road.client(), road.client()
+        self.ask(client)
+        self.answer(road)
+        cookie = self.cookie(client)
+        assert cookie is not None
+        road.backends[0].state = "drain"
+        road.pool.refresh()
+        self.ask(holder, b"Cookie: " + cookie)
+        self.ask(third)
+        self.ask(client, b"Cookie: " + cookie, target=b"/waits")
+        self.assertEqual(len(road.pool.queue), 1)
+        home = next(end for end in road.upstream_ends if end.port == 9001)
+        home.take()
+        home.send(OK)
+        self.assertTrue(home.take().startswith(b"GET /waits "))
+        home.send(OK)
+        self.answer(road)
+
     def test_split(self) -> None:
         """The cookie of a sticky pool is taken out for its own backends only, whichever the split has drawn."""
         route = RouteSettings("s", split=(("web", 1), ("other", 1)))

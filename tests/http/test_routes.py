@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 from lbsvc.config.schema import Fault, Limits, Match, Mirror, Respond, RouteSettings
+from lbsvc.core.policies import RetryPolicy
 from tests.http.road import DATE, LATER, Client, Road, RoadCase
 
 GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
+CHUNKS = b"4\r\nbody\r\n0\r\n\r\n"
 POST = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" + DATE + b"\r\nok"
 
@@ -156,6 +158,17 @@ class MirrorTests(RouteCase):
         client.send(b"x" * 200_000)
         self.assertEqual(self.copies(road), [])
         self.assertEqual(len(road.upstream().take().partition(b"\r\n\r\n")[2]), 200_000)
+
+    def test_small_buffer(self) -> None:
+        """Where little may be kept there is no copy, and the request goes out whole all the same."""
+        retry = RetryPolicy(buffer=2)
+        for request in (POST + b"body", POST.replace(b"Content-Length: 4", b"Transfer-Encoding: chunked") + CHUNKS):
+            road, client = self.routed(RouteSettings("m", pool="web", mirror=Mirror("other")), pool={"retry": retry})
+            client.send(request)
+            self.assertEqual(self.copies(road), [])
+            self.assertIn(road.upstream().take().partition(b"\r\n\r\n")[2], (b"body", CHUNKS))
+            road.upstream().send(OK)
+            self.assertEqual(client.answer().status, 200)
 
     def test_share(self) -> None:
         """Only the given share is copied."""
