@@ -16,36 +16,30 @@ from typing import Any, Final
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.protocol import Protocol
 from typing_extensions import override
 
 from lbsvc import __version__
 from lbsvc.admin.site import make_site
 from lbsvc.config.loader import Loaded
-from lbsvc.config.schema import AdminSettings, ListenerSettings
+from lbsvc.config.schema import AdminSettings
 from lbsvc.core.books import ListenerBooks
 from lbsvc.core.pool import Pool
-from lbsvc.core.ratelimit import RateLimiter
 from lbsvc.errors import Mistake, SystemRefusal
-from lbsvc.http.mirroring import Mirroring
-from lbsvc.http.pooling import Upstreams
-from lbsvc.http.server import ServerConnection
-from lbsvc.http.site import HttpSite, RequestIds
-from lbsvc.http.surplus import SurplusConnection
+from lbsvc.http.site import RequestIds
+from lbsvc.listening import Listeners
 from lbsvc.net.binding import adopt, open_sockets
 from lbsvc.net.connector import dial
 from lbsvc.net.deadlines import Deadlines
 from lbsvc.net.drain import Drain
-from lbsvc.net.listener import Descriptors, Listener, raise_descriptor_limit
+from lbsvc.net.listener import Descriptors, raise_descriptor_limit
 from lbsvc.net.prober import HealthChecker
-from lbsvc.net.relay import Relay, RelaySite
 from lbsvc.observe.accesslog import AccessLog
 from lbsvc.observe.events import Events, level_in_force
 from lbsvc.observe.logwriter import Destinations
 from lbsvc.observe.metrics import LbsvcCollector, ReactorLag
 from lbsvc.observe.twistedlog import install as take_over_logging
 from lbsvc.pools import Pools
-from lbsvc.routing import TableBuilder, pools_of
+from lbsvc.routing import pools_of
 from lbsvc.signals import obey_signals
 
 #: How many young objects may gather before a collection looks at them. Requests leave no cycles behind, so that the
@@ -76,7 +70,6 @@ class Balancer(MultiService):
         # A system call for each request's id or draw would be dear, and neither is a secret.
         self._dice = Random(self._rng.getrandbits(256))
         self._ids = RequestIds(self._dice)
-        self._mirrors: list[Mirroring] = []
         self._drain: Drain | None = None
         self._unready: str | None = "starting"
         self._admin_ports: list[Any] = []
@@ -84,9 +77,7 @@ class Balancer(MultiService):
         self.reloads = {"success": 0, "failure": 0}
         self.last_reload_ok = True
         self._pools: Pools | None = None
-        self._books: list[ListenerBooks] = []
-        self._listeners: list[Listener] = []
-        self._sites: list[HttpSite | RelaySite] = []
+        self._listening: Listeners | None = None
         self._stopping: Deferred[Any] | None = None
 
     # -- as metrics see it
@@ -94,9 +85,11 @@ class Balancer(MultiService):
     @property
     def listeners(self) -> list[ListenerBooks]:
         """The listeners' books, brought up to date."""
-        for site in self._sites:
+        if self._listening is None:
+            return []
+        for site in self._listening.sites:
             site.count()
-        return self._books
+        return self._listening.books
 
     @property
     def pools(self) -> list[Pool]:
@@ -140,20 +133,22 @@ class Balancer(MultiService):
             time.time,
             self.emit,
             lambda: self._unready == "starting",
+            {name for name, protocols in self.roads.items() if protocols == {"http"}},
         )
         descriptors = Descriptors(limit, self._descriptors_scarce)
-        for pool_settings in self.settings.pools.values():
-            pools.make(pool_settings)
-        for listener_settings in self.settings.listeners.values():
-            self._make_listener(listener_settings, pools.upstreams, descriptors)
-        self._bind()
+        self._listening = listening = Listeners(
+            self.reactor, self.deadlines, descriptors, pools, self._dice, self._ids, time.time, self.emit
+        )
+        self._make(pools, listening)
+        self._bind(listening)
         super().startService()
         self.deadlines.start()
         self.lag.start()
         # Members first: the checker's first round is of whoever is there when it starts.
         answers = pools.start()
         self._checker.setServiceParent(self)
-        for listener in self._listeners:
+        listening.start()
+        for listener in listening.listeners:
             listener.accept()
             for address in listener.addresses:
                 self.emit(
@@ -201,51 +196,31 @@ class Balancer(MultiService):
         line, column = self._places.get(key, (0, 0))
         return Mistake(self._source, line, column, key, message)
 
-    def _make_listener(
-        self, settings: ListenerSettings, pools: Mapping[str, Upstreams], descriptors: Descriptors
-    ) -> None:
-        books = ListenerBooks(settings.name, settings.protocol)
-        self._books.append(books)
-        log = self._access.log if self._access is not None and settings.access_log else None
-        site: HttpSite | RelaySite
-        connect: Callable[[str], Protocol]
-        surplus: Callable[[str], Protocol] | None = None
-        if settings.protocol == "http":
-            builder = TableBuilder(settings, books, pools, self._dice)
-            http_site = site = HttpSite(
-                settings, builder.build(), books, self.reactor, self.deadlines, time.time, self._ids, log, self._dice
-            )
-            self._mirrors += builder.mirrors
-            connect = lambda peer: ServerConnection(http_site, peer)  # noqa: E731 - one of two
-            surplus = lambda peer: SurplusConnection(http_site, peer)  # noqa: E731
-        else:
-            assert settings.pool is not None
-            upstreams = pools[settings.pool]
-            relay_site = site = RelaySite(
-                settings,
-                upstreams.settings,
-                upstreams.pool,
-                books,
-                self.reactor,
-                self.deadlines,
-                time.time,
-                self._rng,
-                self._ids.make,
-                log,
-                limiter=RateLimiter(settings.rate_limit) if settings.rate_limit is not None else None,
-                addresses=upstreams.placement.addresses if upstreams.placement is not None else None,
-                ahead=self._pools.ahead(settings.pool) if self._pools is not None else None,
-            )
-            connect = lambda peer: Relay(relay_site, peer).downstream  # noqa: E731 - two of two
-        listener = Listener(settings, books, self.reactor, descriptors, connect, surplus)
-        site.on_open, site.on_close = listener.connected, listener.lost
-        self._sites.append(site)
-        self._listeners.append(listener)
+    def _make(self, pools: Pools, listening: Listeners) -> None:
+        """Everything that needs no socket, or every refusal."""
+        mistakes: list[Mistake] = []
+        for pool_settings in self.settings.pools.values():
+            try:
+                pools.make(pool_settings)
+            except SystemRefusal as refusal:
+                mistakes += refusal.mistakes
+        for settings in self.settings.listeners.values() if not mistakes else ():
+            log = self._access.log if self._access is not None and settings.access_log else None
+            try:
+                listening.make(settings, log)
+            except SystemRefusal as refusal:
+                mistakes += refusal.mistakes
+        self._refuse_all(mistakes)
 
-    def _bind(self) -> None:
+    def _refuse_all(self, mistakes: list[Mistake]) -> None:
+        if mistakes:
+            self._logs.close(1.0)
+            self._refuse(SystemRefusal([self._mistake(m.key, m.message) for m in mistakes]))
+
+    def _bind(self, listening: Listeners) -> None:
         """Every socket, or none and every refusal."""
         mistakes: list[Mistake] = []
-        for listener in self._listeners:
+        for listener in listening.listeners:
             try:
                 listener.bind()
             except SystemRefusal as refusal:
@@ -259,12 +234,11 @@ class Balancer(MultiService):
                 reason = error.strerror or str(error)
                 mistakes.append(Mistake("", 0, 0, "admin.bind", f"cannot listen on {admin.bind}: {reason}"))
         if mistakes:
-            for listener in self._listeners:
+            for listener in listening.listeners:
                 listener.unbind()
             for made in sockets:
                 made.close()
-            self._logs.close(1.0)
-            self._refuse(SystemRefusal([self._mistake(m.key, m.message) for m in mistakes]))
+            self._refuse_all(mistakes)
         if admin is not None:
             self._serve_admin(admin, sockets)
 
@@ -331,8 +305,8 @@ class Balancer(MultiService):
             self.reactor,
             shutdown.delay,
             shutdown.drain_timeout,
-            self._listeners,
-            self._sites,
+            self._listening.listeners if self._listening is not None else (),
+            self._listening.sites if self._listening is not None else (),
             self._count_open,
             lambda text: self.emit("info", "service.draining", text),
             self._accepting_ends,
@@ -344,17 +318,22 @@ class Balancer(MultiService):
     def _accepting_ends(self) -> None:
         """What is left needs no checks any more, and backends of our own (`respond` listeners) would fail theirs."""
         self._checker.disownServiceParent()
-        for listener in self._listeners:
+        if self._listening is None:
+            return
+        self._listening.stop()
+        for listener in self._listening.listeners:
             self.emit("info", "listener.closed", f"{listener.name} accepts no more", listener=listener.name)
 
     def _count_open(self) -> int:
         """Connections that a drain waits for, and those that have lost their client but not all their bytes."""
-        flushing = sum(site.flushing for site in self._sites)
-        return sum(books.open for books in self._books) + flushing
+        if self._listening is None:
+            return 0
+        flushing = sum(site.flushing for site in self._listening.sites)
+        return sum(books.open for books in self._listening.books) + flushing
 
     def _drained(self, result: object) -> Any:
         """Everything is answered or cut: stop the rest, the admin interface last."""
-        for mirroring in self._mirrors:
+        for mirroring in self._listening.mirrors if self._listening is not None else ():
             mirroring.close()
         if self._pools is not None:
             self._pools.stop()

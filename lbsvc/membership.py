@@ -18,7 +18,9 @@ from twisted.internet.interfaces import IDelayedCall
 from lbsvc.config.schema import BackendSettings, PoolSettings
 from lbsvc.core.backend import UNLIMITED, Backend
 from lbsvc.core.pool import Pool
+from lbsvc.net.client_tls import UpstreamTls
 from lbsvc.net.prober import HealthChecker
+from lbsvc.net.proxyproto import local_header
 from lbsvc.net.resolver import NameWatch
 
 #: How long a start waits for a name's first answer where no health check says how long, in seconds.
@@ -47,7 +49,9 @@ class Membership:
         checker: HealthChecker,
         lookup: Callable[[str], Any],
         emit: Callable[..., None],
+        tls: UpstreamTls | None = None,
     ) -> None:
+        self._tls = tls
         self.settings = settings
         self.pool = pool
         self._reactor = reactor
@@ -66,7 +70,12 @@ class Membership:
         else:
             host, name = address or "", entry.name if address is None else f"{entry.name}@{address}"
         most = UNLIMITED if entry.max_connections is None else entry.max_connections
-        return Backend(self.pool.name, name, entry.address, host, entry.port, entry.weight, entry.backup, most=most)
+        member = Backend(self.pool.name, name, entry.address, host, entry.port, entry.weight, entry.backup, most=most)
+        if entry.is_secure and self._tls is not None:
+            member.tls = self._tls.for_host(entry.host)
+        if self.settings.proxy_protocol is not None:
+            member.greeting = local_header(self.settings.proxy_protocol)
+        return member
 
     def start(self) -> list[Deferred[None]]:
         """Fill the pool and begin to resolve; gives what fires when each name has its first answer, or has had its time."""

@@ -7,11 +7,12 @@ and randomness are given; `emit` is the event log.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 
+from lbsvc.config.certificates import CertificateFault
 from lbsvc.config.schema import PoolSettings
 from lbsvc.core.backend import Backend
 from lbsvc.core.guarding import Guard
@@ -19,10 +20,12 @@ from lbsvc.core.pool import Pool
 from lbsvc.core.queueing import Queue
 from lbsvc.core.ramping import Ramp
 from lbsvc.core.retry import RetryBudget
+from lbsvc.errors import Mistake, SystemRefusal
 from lbsvc.http.placing import placement_of
 from lbsvc.http.pooling import Upstreams
 from lbsvc.membership import Membership
 from lbsvc.net.ahead import Ahead
+from lbsvc.net.client_tls import UpstreamTls
 from lbsvc.net.deadlines import Deadlines
 from lbsvc.net.prober import HealthChecker
 from lbsvc.net.resolver import system_lookup
@@ -46,7 +49,9 @@ class Pools:
         wall: Callable[[], float],
         emit: Callable[..., None],
         is_starting: Callable[[], bool],
+        http: Container[str] = (),
     ) -> None:
+        self._http = http  # the pools whose users speak HTTP, all of them
         self._reactor = reactor
         self._deadlines = deadlines
         self._checker = checker
@@ -90,7 +95,18 @@ class Pools:
         placement = placement_of(settings, pool, self._wall)
         self.upstreams[settings.name] = Upstreams(settings, pool, reactor, self._deadlines, self._rng, placement)
         lookup = system_lookup(reactor)
-        self.memberships.append(Membership(settings, pool, reactor, self._checker, lookup, self._emit))
+        tls = self._make_tls(settings) if any(backend.is_secure for backend in settings.backends) else None
+        self.memberships.append(Membership(settings, pool, reactor, self._checker, lookup, self._emit, tls))
+
+    def _make_tls(self, settings: PoolSettings) -> UpstreamTls:
+        """How TLS is spoken to the pool's backends; raises SystemRefusal."""
+        key = f"pools.{settings.name}.{'tls' if settings.tls is not None else 'backends'}"
+        if not hasattr(self._reactor, "replace"):
+            raise SystemRefusal([Mistake("", 0, 0, key, "TLS needs lbsvc's own reactor: leave --reactor out")])
+        try:
+            return UpstreamTls(settings.tls, self._wall, ("http/1.1",) if settings.name in self._http else ())
+        except CertificateFault as fault:
+            raise SystemRefusal([Mistake("", 0, 0, key, str(fault))]) from None
 
     def ahead(self, name: str) -> Ahead | None:
         """The connections that are dialled ahead for the tcp listeners of a pool; None where none are asked for."""

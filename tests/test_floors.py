@@ -22,11 +22,13 @@ FLOORS = {
     "observe": 5,
     "admin": 5,
     "app": 6,
+    "listening": 6,
     "membership": 6,
     "pools": 6,
     "reload": 6,
     "routing": 6,
     "signals": 6,
+    "streamrouting": 6,
     "tap": 7,
     "ctl": 7,
 }
@@ -34,11 +36,15 @@ FLOORS = {
 #: Who may know a neighbour on the same floor, and never the other way round.
 NEIGHBOURS = {
     ("admin", "observe"),
+    ("app", "listening"),
     ("app", "pools"),
     ("app", "reload"),
     ("app", "routing"),
     ("app", "signals"),
     ("config", "plugin"),
+    ("listening", "pools"),
+    ("listening", "routing"),
+    ("listening", "streamrouting"),
     ("pools", "membership"),
 }
 

@@ -18,6 +18,7 @@ def check(walk: Walk, settings: Settings | None) -> None:
     _check_pools(walk)
     _check_request_keys(walk)
     _check_cookies(walk)
+    _check_ahead(walk)
     _check_ports(walk, settings)
 
 
@@ -57,6 +58,19 @@ def _check_cookies(walk: Walk) -> None:
                 spell("listeners", listener),
                 f"the pools {names} set cookies of one name: clients of one lose their backend in another",
             )
+
+
+def _check_ahead(walk: Walk) -> None:
+    """What a tcp connection says of its client at its beginning, it cannot say before there is one."""
+    for read in walk.pools:
+        pool = read.settings
+        protocols = {use.protocol for use in walk.pool_uses if use.pool == pool.name}
+        if pool.proxy_protocol is None or pool.connections.keep_alive == 0 or "tcp" not in protocols:
+            continue
+        path = spell(read.spot.path, "connections")
+        if "connections" in read.spot.entries() and "keep_alive" in read.spot.at("connections").entries():
+            why = "each connection begins with its client's address (proxy_protocol)"
+            walk.note(spell(path, "keep_alive"), f"does nothing for tcp listeners: {why}")
 
 
 def _named(use: PoolUse, names: list[str]) -> str:

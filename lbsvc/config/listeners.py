@@ -1,4 +1,4 @@
-"""How `listeners` is read: every key of it in lb-reference.yaml, with its bounds; its routes are read by routes.py.
+"""How `listeners` is read: every key of it in lb-reference.yaml, with its bounds. Its routes: routes.py, tcp_routes.py.
 
 Promises: each key either acts or is a `Later`; a listener that comes out has a bind and somewhere to send requests.
 What binds and pools it names is left with the walk, for checks.py. Called by loader.py through service.py.
@@ -15,9 +15,10 @@ from lbsvc.config.networks import networks
 from lbsvc.config.rates import RATE_LIMIT
 from lbsvc.config.routes import ROUTE, pool_name
 from lbsvc.config.schema import Bind, Limits, ListenerSettings, ListenerTimeouts
+from lbsvc.config.tcp_routes import check_rate_key, tcp_routes
+from lbsvc.config.tls import LISTENER_TLS, check_alpn
 from lbsvc.config.values import duration, nullable, nullable_text, number, size, word, yes_no
-from lbsvc.config.walk import NOT_YET, Later, Section, Spot, listing, plain
-from lbsvc.core.policies import RatePolicy
+from lbsvc.config.walk import Refused, Section, Spot, listing, plain
 
 #: What only speaks about requests; on a tcp listener it changes nothing.
 _HTTP_ONLY: Final = ("trusted_proxies", "forwarded", "limits")
@@ -63,30 +64,44 @@ LIMITS: Final = Section(
 
 def _listener(spot: Spot, found: dict[str, Any]) -> ListenerSettings:
     entries = spot.entries()
-    tcp = found.get("protocol") == "tcp"
-    if "timeouts" in found and "handshake" in spot.at("timeouts").entries():
-        # Accepted, for there is nothing yet that it could fail to limit; but said.
-        spot.walk.note(f"{spot.path}.timeouts.handshake", "does nothing yet: TLS and PROXY headers are not supported")
+    _check_beginnings(spot, found)
     if any(network.endswith("/0") for network in found.get("trusted_proxies", ())):
         spot.walk.note(spell(spot.path, "trusted_proxies"), "everybody is believed, whoever they say that they are")
-    if tcp:
+    if found.get("protocol") == "tcp":
         _check_tcp(spot, found)
-    unread = any(key in entries and key not in found for key in ("pool", "routes"))
-    if not unread and not found.get("pool") and not found.get("routes"):
-        spot.missing("", "needs a pool" if tcp else "needs a pool or routes")
+    if not any(key in entries and (key not in found or not spot.at(key).is_hollow) for key in ("pool", "routes")):
+        spot.missing("", "needs a pool or routes")
     return ListenerSettings("", found.pop("bind"), **found)
+
+
+def _names_nobody(spot: Spot) -> bool:
+    return spot.is_null or spot.is_off or spot.is_hollow
+
+
+def _check_beginnings(spot: Spot, found: dict[str, Any]) -> None:
+    """How connections begin: with a PROXY header, a TLS handshake, both, or a ClientHello that is only looked at."""
+    entries = spot.entries()
+    has_header = found.get("proxy_protocol", False)
+    if has_header and ("trusted_proxies" not in entries or _names_nobody(spot.at("trusted_proxies"))):
+        spot.at("proxy_protocol").wrong("needs trusted_proxies: nobody else may connect, and there are none")
+    has_names = any(route.match.sni for route in found.get("routes", ()))
+    begins_plainly = not has_header and found.get("tls") is None and not has_names
+    if begins_plainly and "timeouts" in found and "handshake" in spot.at("timeouts").entries():
+        ways = "tls, proxy_protocol and match.sni" if found.get("protocol") == "tcp" else "tls and proxy_protocol"
+        spot.walk.note(f"{spot.path}.timeouts.handshake", f"does nothing without {ways}")
+    speaks_http = found.get("protocol", "http" if "protocol" not in entries else None) == "http"
+    if speaks_http and found.get("tls") is not None:
+        check_alpn(spot.at("tls"), found["tls"])
 
 
 def _check_tcp(spot: Spot, found: dict[str, Any]) -> None:
     """A tcp listener sees no requests: what only speaks about these is refused, or noted where it does no harm."""
-    if found.get("routes"):
-        spot.at("routes").wrong(f"{NOT_YET} where protocol is tcp")
     if found.get("expose_backend"):
         spot.at("expose_backend").wrong("means nothing where protocol is tcp")
-    rates: RatePolicy | None = found.get("rate_limit")
-    if rates is not None and rates.key.startswith("header:"):
-        spot.at("rate_limit").at("key").wrong("cannot be a header where protocol is tcp: there are no requests")
+    check_rate_key(spot, found.get("rate_limit"))
     for key in _HTTP_ONLY:
+        if key == "trusted_proxies" and found.get("proxy_protocol"):
+            continue  # they say by PROXY headers who is there
         if key in found and found[key] not in ("off", ()):
             spot.walk.note(spell(spot.path, key), "does nothing where protocol is tcp")
     timeouts = spot.at("timeouts").entries() if "timeouts" in found else {}
@@ -103,9 +118,9 @@ _LISTENER: Final = Section(
         "max_connections": number(1, 10_000_000),
         "connections_per_client": nullable(number(1, 10_000_000)),
         "trusted_proxies": lambda spot: () if spot.is_off else networks(spot),
-        "proxy_protocol": Later(yes_no=True),
+        "proxy_protocol": yes_no,
         "forwarded": word("x-forwarded", "rfc7239", "both", "off"),
-        "tls": Later(),
+        "tls": LISTENER_TLS,
         "timeouts": TIMEOUTS,
         "limits": LIMITS,
         "rate_limit": RATE_LIMIT,
@@ -119,10 +134,22 @@ _LISTENER: Final = Section(
 )
 
 
+_TCP_LISTENER: Final = replace(_LISTENER, keys={**_LISTENER.keys, "routes": tcp_routes})
+
+
+def _is_tcp(spot: Spot) -> bool:
+    """How the other keys are to be read; what is wrong with this one is said when it is read itself."""
+    try:
+        return "protocol" in spot.entries() and spot.at("protocol").text() == "tcp"
+    except Refused:
+        return False
+
+
 def listener(spot: Spot, name: str) -> ListenerSettings:
     """The listener at a spot of `listeners`."""
     before = len(spot.walk.pool_uses)
-    found = replace(_LISTENER(spot), name=name)
+    section = _TCP_LISTENER if _is_tcp(spot) else _LISTENER
+    found = replace(section(spot), name=name)
     uses = spot.walk.pool_uses
     uses[before:] = [replace(use, protocol=found.protocol, listener=name) for use in uses[before:]]
     return found

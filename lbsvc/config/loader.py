@@ -2,24 +2,33 @@
 
 Promises: any file, text or option gives `Loaded` or raises `ConfigErrors`, never anything else; the mistakes come in
 the order of their places, the file is named as it was given. Called by tap.py at start, later by reload and
-/config/check. No socket is opened, no other file is read.
+/config/check. No socket is opened; no other files are read than the certificates and keys that `tls` names (tls.py), by
+which the time of day (`wall`, in Unix seconds) matters too: an expired one is noted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import datetime
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, TypeAlias
 
 from lbsvc.config import document
 from lbsvc.config.checks import check
 from lbsvc.config.document import Entry, Items, Node, Scalar, read_document
 from lbsvc.config.schema import LogSettings, Settings
+from lbsvc.config.securing import secured
 from lbsvc.config.service import LEVELS, TOP
 from lbsvc.config.walk import Refused, Spot, Walk
 from lbsvc.errors import ConfigErrors, Mistake
 
 COMMAND_LINE: Final = "command line"
+
+Wall: TypeAlias = Callable[[], float]
+
+
+def _time_of_day() -> float:
+    return datetime.datetime.now(datetime.UTC).timestamp()
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,7 @@ class Loaded:
     places: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
-def load_file(path: str, env: Mapping[str, str]) -> Loaded:
+def load_file(path: str, env: Mapping[str, str], wall: Wall = _time_of_day) -> Loaded:
     """Read a file; relative paths in it are relative to its folder."""
     try:
         with open(path, "rb") as file:
@@ -41,17 +50,17 @@ def load_file(path: str, env: Mapping[str, str]) -> Loaded:
         raise _unreadable(path, error.strerror or "unknown error") from None
     except ValueError:
         raise _unreadable(path, "no file can have this name") from None
-    return load_text(source, path, env)
+    return load_text(source, path, env, wall)
 
 
 def _unreadable(path: str, why: str) -> ConfigErrors:
     return ConfigErrors([Mistake(path, 0, 0, "", f"cannot be read: {why}")])
 
 
-def load_text(text: str | bytes, filename: str, env: Mapping[str, str] | None) -> Loaded:
+def load_text(text: str | bytes, filename: str, env: Mapping[str, str] | None, wall: Wall = _time_of_day) -> Loaded:
     """Read a text that stands in `filename`; without `env` no variable is expanded."""
     root, mistakes = read_document(text, filename)
-    return _load(root, mistakes, filename, env)
+    return _load(root, mistakes, filename, env, wall)
 
 
 def from_options(listen: str, backends: str, algorithm: str | None, env: Mapping[str, str]) -> Loaded:
@@ -67,7 +76,7 @@ def from_options(listen: str, backends: str, algorithm: str | None, env: Mapping
         listeners=Entry("listeners", _mapping(main=Entry("main", listener))),
         pools=Entry("pools", _mapping(main=Entry("main", pool))),
     )
-    return _load(root, [], COMMAND_LINE, env, expand=False)
+    return _load(root, [], COMMAND_LINE, env, _time_of_day, expand=False)
 
 
 def _mapping(**entries: Entry) -> document.Mapping:
@@ -80,15 +89,22 @@ def _split(option: str) -> Items:
 
 
 def _load(
-    root: Node, mistakes: list[Mistake], filename: str, env: Mapping[str, str] | None, *, expand: bool = True
+    root: Node,
+    mistakes: list[Mistake],
+    filename: str,
+    env: Mapping[str, str] | None,
+    wall: Wall,
+    *,
+    expand: bool = True,
 ) -> Loaded:
-    walk = Walk(filename, env if expand else None)
+    walk = Walk(filename, env if expand else None, wall)
     settings: Settings | None = None
     try:
         settings = TOP(Spot(walk, root, "", max(root.line, 1), max(root.column, 1)))
     except Refused:
         pass
     check(walk, settings)
+    settings = secured(walk, settings)
     found = sorted(dict.fromkeys([*mistakes, *walk.mistakes]), key=lambda m: (m.line, m.column))
     if found or settings is None:
         raise ConfigErrors(found)

@@ -17,6 +17,7 @@ from lbsvc.config.request_keys import request_key
 from lbsvc.config.schema import BackendSettings, PoolSettings
 from lbsvc.config.sticky import STICKY
 from lbsvc.config.surviving import CIRCUIT_BREAKER, FLAPPING, PASSIVE_HEALTH, QUEUE, panic_threshold, slow_start
+from lbsvc.config.tls import POOL_TLS
 from lbsvc.config.values import (
     duration,
     known_method,
@@ -34,7 +35,7 @@ from lbsvc.config.values import (
     words,
     yes_no,
 )
-from lbsvc.config.walk import Later, Refused, RequestKey, Section, Spot, listing, plain
+from lbsvc.config.walk import Later, ReadPool, Refused, RequestKey, Section, Spot, listing, plain
 from lbsvc.core.algorithms import ALGORITHMS, canonical_algorithm
 from lbsvc.core.policies import Backoff, HealthCheckPolicy, KeptConnections, RetryPolicy, UpstreamTimeouts
 
@@ -97,6 +98,7 @@ def _backends(spot: Spot) -> tuple[BackendSettings, ...]:
         except Refused:
             continue
         found.append(backend)
+        spot.walk.places.append(child)
         at = places.setdefault((backend.host, backend.port), i)
         if at != i:
             child.wrong(f"is the same address as backends[{at}]")
@@ -226,10 +228,19 @@ def _are_sockets(spot: Spot, backends: tuple[BackendSettings, ...]) -> bool:
     return whole and all(backend.host.startswith("/") for backend in backends)
 
 
+_version = word("off", "v1", "v2")
+
+
+def _proxy_protocol(spot: Spot) -> str | None:
+    found = "off" if spot.is_null else _version(spot)
+    return None if found == "off" else found
+
+
 def _pool(spot: Spot, found: dict[str, Any]) -> PoolSettings:
     entries = spot.entries()
     if "connections" in found and "keep_alive" in spot.at("connections").entries():
-        found["ahead"] = found["connections"].keep_alive  # where it is left out, tcp dials nothing ahead
+        # Where it is left out, tcp dials nothing ahead; nor where a connection begins with its client's address.
+        found["ahead"] = 0 if found.get("proxy_protocol") else found["connections"].keep_alive
     if found.get("hash_key", "client_ip") != "client_ip" and ("algorithm" in found or "algorithm" not in entries):
         algorithm = found.get("algorithm", PoolSettings.algorithm)
         if algorithm in ALGORITHMS and algorithm != "consistent_hash":  # what others look at is theirs to know
@@ -263,8 +274,8 @@ _POOL: Final = Section(
         "slow_start": slow_start,
         "protocol": Later(off=("http/1.1",)),
         "panic_threshold": panic_threshold,
-        "proxy_protocol": Later(),
-        "tls": Later(),
+        "proxy_protocol": _proxy_protocol,
+        "tls": POOL_TLS,
     },
     _pool,
     required=("backends",),
@@ -273,5 +284,9 @@ _POOL: Final = Section(
 
 def pool(spot: Spot, name: str) -> PoolSettings:
     """The pool at a spot of `pools`."""
-    spot.walk.pool_names.append(name)
-    return replace(_POOL(spot), name=name)
+    walk = spot.walk
+    walk.pool_names.append(name)
+    walk.places.clear()
+    found = replace(_POOL(spot), name=name)
+    walk.pools.append(ReadPool(spot, found, tuple(walk.places)))
+    return found

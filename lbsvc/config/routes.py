@@ -1,7 +1,8 @@
-"""How `routes` of a listener are read: what a request must have, what is done with it, and what is changed on the way.
+"""How `routes` of an http listener are read: what a request must have, what is done with it and changed on the way.
 
 Promises: a route that comes out does exactly one thing, to pools that are left with the walk for checks.py; what its
-action gives no meaning to is refused, and nothing in it can fail once requests come. Called by listeners.py.
+action gives no meaning to is refused, and nothing in it can fail once requests come. Called by listeners.py, and by
+tcp_routes.py for what the two kinds of routes have in common.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from lbsvc.config.values import (
     target,
     text,
 )
-from lbsvc.config.walk import Later, PoolUse, Refused, Section, Spot, listing, named, plain
+from lbsvc.config.walk import PoolUse, Refused, Section, Spot, listing, named, plain
 
 #: Response headers that the balancer sets itself, because they frame or route the message.
 _OURS: Final = dict.fromkeys(
@@ -43,7 +44,7 @@ _OURS: Final = dict.fromkeys(
     "is set by the balancer itself",
 )
 _BODILESS: Final = frozenset({204, 205, 304})
-_ACTIONS: Final = ("pool", "respond", "redirect", "deny", "split")
+ACTIONS: Final = ("pool", "respond", "redirect", "deny", "split")
 #: Actions that ask no backend, and what therefore means nothing beside them.
 _OWN_ANSWERS: Final = ("respond", "redirect", "deny")
 _FOR_BACKENDS: Final = ("strip_prefix", "rewrite", "request_headers", "timeout", "mirror")
@@ -78,6 +79,13 @@ def _methods(spot: Spot) -> frozenset[str]:
     return frozenset() if spot.is_null else frozenset(listing(known_method, single=True)(spot))
 
 
+def _no_sni(spot: Spot) -> tuple[str, ...]:
+    """What a client asks for by TLS may be another host than its requests name; these are what http routes go by."""
+    if not (spot.is_null or spot.is_off or spot.is_hollow):
+        spot.refuse("means nothing where protocol is http: use host")
+    return ()
+
+
 MATCH: Final = Section(
     {
         "host": nullable_text(_host_pattern),
@@ -85,15 +93,17 @@ MATCH: Final = Section(
         "methods": _methods,
         "headers": headers(lower=True),
         "client": networks,
-        "sni": Later(hollow=True),
+        "sni": _no_sni,
     },
     plain(Match),
 )
 
 
-def _route_name(match: Match) -> str:
+def route_name(match: Match) -> str:
     """What a route is called that has no name: from its match."""
     parts = [",".join(sorted(match.methods))] if match.methods else []
+    if match.sni:
+        parts.append(",".join(match.sni))
     if match.host or match.path:
         parts.append((match.host or "") + (match.path or ""))
     parts += [f"{name}={value}" for name, value in match.headers]
@@ -142,7 +152,8 @@ def _weight(spot: Spot, pool: str) -> int:
     return number(0, 65535)(spot)
 
 
-def _split(spot: Spot) -> tuple[tuple[str, int], ...]:
+def split_weights(spot: Spot) -> tuple[tuple[str, int], ...]:
+    """Pools and their weights."""
     if spot.is_off:
         return ()
     found = named(_weight, checked=False)(spot)
@@ -196,7 +207,7 @@ FAULT: Final[Section[Fault | None]] = Section(
 
 
 def _route(spot: Spot, found: dict[str, Any]) -> RouteSettings:
-    asked = [key for key in spot.entries() if key in _ACTIONS and not _asks_nothing(spot.at(key))]
+    asked = [key for key in spot.entries() if key in ACTIONS and not asks_nothing(spot.at(key))]
     if not asked:
         spot.missing("", "needs pool, respond, redirect, deny or split")
     for key in asked[1:]:
@@ -209,11 +220,11 @@ def _route(spot: Spot, found: dict[str, Any]) -> RouteSettings:
     match: Match = found.pop("match", Match())
     if match.path is not None:
         _check_path(spot, match.path, found)
-    name = found.pop("name", None) or _route_name(match)
+    name = found.pop("name", None) or route_name(match)
     return RouteSettings(name, match, **found)
 
 
-def _asks_nothing(spot: Spot) -> bool:
+def asks_nothing(spot: Spot) -> bool:
     """Whether an action stands here at a value that leaves it off."""
     if spot.path.endswith(".split"):
         return spot.is_off or spot.is_hollow
@@ -247,7 +258,7 @@ ROUTE: Final = Section(
         "rate_limit": RATE_LIMIT,
         "fault": FAULT,
         "deny": _deny,
-        "split": _split,
+        "split": split_weights,
         "mirror": MIRROR,
     },
     _route,

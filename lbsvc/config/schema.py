@@ -62,6 +62,37 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class CertificateFiles:
+    """A certificate with its chain, and its private key: absolute paths of PEM files, which may be the same."""
+
+    cert: str
+    key: str
+
+
+@dataclass(frozen=True)
+class ListenerTls:
+    """TLS is terminated at a listener."""
+
+    certificates: tuple[CertificateFiles, ...]  # one at least; the first is the default
+    min_version: str = "1.2"  # 1.2 | 1.3
+    ciphers: str | None = None  # an OpenSSL cipher string, for TLS 1.2; None: OpenSSL's default, less what is weak
+    alpn: tuple[str, ...] = ("h2", "http/1.1")  # in order of preference; () for none
+    client_ca: str | None = None  # an absolute path: clients are asked for a certificate of this CA
+    client_auth: str = "required"  # required | optional
+    reload_interval: float = 10.0
+
+
+@dataclass(frozen=True)
+class PoolTls:
+    """How TLS is spoken to the backends of a pool that want it."""
+
+    verify: bool = True
+    ca: str | None = None  # an absolute path; None: the system's store
+    server_name: str | None = None  # SNI and the name that is verified; None: the backend's host
+    client: CertificateFiles | None = None  # `cert` and `key`: what we show
+
+
+@dataclass(frozen=True)
 class Match:
     """All that is given must match; empty: matches everything. Header names are lower-case."""
 
@@ -70,6 +101,7 @@ class Match:
     methods: frozenset[str] = frozenset()
     headers: tuple[tuple[str, str], ...] = ()
     client: tuple[str, ...] = ()  # networks in CIDR form; "unix" stands for clients of unix sockets
+    sni: tuple[str, ...] = ()  # tcp: lower-case names, exact or "*.example.com"; any of them
 
 
 @dataclass(frozen=True)
@@ -150,6 +182,8 @@ class ListenerSettings:
     expose_backend: bool = False
     routes: tuple[RouteSettings, ...] = ()
     pool: str | None = None
+    tls: ListenerTls | None = None
+    proxy_protocol: bool = False  # connections of trusted proxies begin with a PROXY header
 
 
 @dataclass(frozen=True)
@@ -163,6 +197,7 @@ class BackendSettings:
     weight: int = 1
     backup: bool = False
     max_connections: int | None = None  # requests (http) or connections (tcp) at one time
+    is_secure: bool = False  # TLS is spoken to it: https://, or one of a tcp pool that has a `tls` section
 
 
 @dataclass(frozen=True)
@@ -186,6 +221,8 @@ class PoolSettings:
     flapping: FlappingPolicy | None = FlappingPolicy()
     slow_start: float | None = None
     panic_threshold: float = 0.0  # share of healthy backends below which health is ignored
+    tls: PoolTls | None = None  # None where there is no such section: the defaults, for backends that are `is_secure`
+    proxy_protocol: str | None = None  # v1 | v2: the header that begins each connection to a backend
 
 
 @dataclass(frozen=True)

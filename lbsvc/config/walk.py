@@ -22,7 +22,7 @@ from typing import Any, Final, Generic, NoReturn, TypeAlias, TypeVar
 from lbsvc.config import document
 from lbsvc.config.document import Entry, Items, Node, Scalar, spell
 from lbsvc.config.scalars import Plain, VariableError, expand, resolve
-from lbsvc.config.schema import Bind
+from lbsvc.config.schema import Bind, PoolSettings
 from lbsvc.errors import Mistake
 
 T = TypeVar("T")
@@ -56,12 +56,25 @@ class RequestKey:
     cookie: str | None = None  # which `sticky` sets; None: it is `hash_key`
 
 
-class Walk:
-    """One reading of one configuration: what was found wrong, and what is to be said about it."""
+@dataclass(frozen=True)
+class ReadPool:
+    """A pool that has been read, where it stands, and where each of its backends does."""
 
-    def __init__(self, filename: str, env: Mapping[str, str] | None) -> None:
+    spot: Spot
+    settings: PoolSettings
+    places: tuple[Spot, ...]  # of `settings.backends`, in their order
+
+
+class Walk:
+    """One reading of one configuration: what was found wrong, and what is to be said about it.
+
+    `wall` is the time of day in Unix seconds, by which certificates expire.
+    """
+
+    def __init__(self, filename: str, env: Mapping[str, str] | None, wall: Callable[[], float]) -> None:
         self.filename = filename
         self.env = env
+        self.wall = wall
         self.mistakes: list[Mistake] = []
         self.notes: list[str] = []
         # What checks.py compares once all is read.
@@ -69,6 +82,8 @@ class Walk:
         self.pool_uses: list[PoolUse] = []
         self.pool_names: list[str] = []  # also of pools that could not be read; the last one is being read
         self.request_keys: list[RequestKey] = []
+        self.places: list[Spot] = []  # of the backends of the pool that is being read
+        self.pools: list[ReadPool] = []
 
     def note(self, path: str, message: str) -> None:
         self.notes.append(f"{self.filename}: {path}: {message}")

@@ -4,7 +4,7 @@ Promises: a `Backend` is only state; whoever decides something about it (pool, p
 metrics collector reads. It outlives reloads by identity. Numbers only grow, but for the gauges `active` and
 `connections`. Durations are seconds. Written by core/lease.py, net/prober.py, http/pooling.py, the relay and the app.
 
-`Outcome` is how a lease ended: only the five failures count against a backend. A client that went away never does, and
+`Outcome` is how a lease ended: only the six failures count against a backend. A client that went away never does, and
 neither does a lease that we gave up ourselves.
 """
 
@@ -30,17 +30,19 @@ class Outcome(enum.IntEnum):
     OK = 0, "ok"
     CONNECT_FAILED = 1, "connect_failed"
     CONNECT_TIMEOUT = 2, "connect_timeout"
-    RESET = 3, "upstream_reset"
-    TIMEOUT = 4, "upstream_timeout"
-    PROTOCOL = 5, "upstream_protocol"
-    CLIENT_GONE = 6, "client_closed"
-    ABANDONED = 7, "killed"
+    TLS_VERIFY = 3, "tls_verify"
+    RESET = 4, "upstream_reset"
+    TIMEOUT = 5, "upstream_timeout"
+    PROTOCOL = 6, "upstream_protocol"
+    CLIENT_GONE = 7, "client_closed"
+    ABANDONED = 8, "killed"
 
 
-#: The outcomes that count against a backend.
+#: The outcomes that count against a backend: all up to PROTOCOL, but for OK.
 FAILURES: Final = (
     Outcome.CONNECT_FAILED,
     Outcome.CONNECT_TIMEOUT,
+    Outcome.TLS_VERIFY,
     Outcome.RESET,
     Outcome.TIMEOUT,
     Outcome.PROTOCOL,
@@ -66,6 +68,7 @@ class Backend:
         "effective",
         "epoch",
         "failures",
+        "greeting",
         "health",
         "host",
         "idle",
@@ -84,6 +87,7 @@ class Backend:
         "state",
         "tcp_error",
         "tcp_ok",
+        "tls",
         "weight",
     )
 
@@ -107,6 +111,9 @@ class Backend:
         self.weight = weight
         self.backup = backup
         self.source = source  # config | runtime
+        self.greeting = b""  # the PROXY header of connections that are made for no client (checks, copies)
+        #: how TLS is spoken to it (net/client_tls.py), None for plain connections; core never looks inside.
+        self.tls: Any = None
         self.state = "ready"  # what people set: ready | drain | maint
         self.health = "unknown"  # what was found: unknown | up | down | flapping
         self.circuit = "closed"  # closed | open | half_open (core/breaker.py)

@@ -7,6 +7,7 @@ read by observe; imports nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Final
 
 #: Upper bounds of the duration histograms, in seconds (contract.md); the last, +Inf, is implied.
@@ -14,6 +15,9 @@ BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 
 #: Methods that get a label of their own in metrics; every other is `other`.
 METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"CONNECT"})
+
+#: How a TLS handshake may end, as (result, version); one that fails may not have come as far as a version.
+HANDSHAKES: Final = (("success", "TLSv1.2"), ("success", "TLSv1.3"), ("failure", "none"))
 
 
 class Histogram:
@@ -52,7 +56,14 @@ class ListenerBooks:
         self.in_flight = 0  # http requests now
         self.bytes_in = 0
         self.bytes_out = 0
-        #: reason word -> how many requests (http) or connections (tcp) ended so
+        #: (result, version) -> how many handshakes ended so
+        self.handshakes: dict[tuple[str, str], int] = {}
+        #: where TLS ends here, the certificates in force: first name -> when it ends to be valid, in Unix seconds
+        self.certificates: Callable[[], Mapping[str, float]] | None = None
+        #: what became of changed certificate files, "success" or "failure" -> how often, where TLS ends here
+        self.certificate_reloads: Mapping[str, int] = {}
+        #: reason word -> how many requests (http) or connections (tcp) ended so; on http also connections of which the
+        #: PROXY header or the handshake failed
         self.terminations: dict[str, int] = {}
         #: (route, pool) -> books; `pool` is "none" where the route has none
         self.routes: dict[tuple[str, str], RouteBooks] = {}

@@ -25,7 +25,7 @@ ALPHA: Final = 0.1
 
 _OK: Final = Outcome.OK
 _LAST_FAILURE: Final = Outcome.PROTOCOL
-_LAST_UNREACHED: Final = Outcome.CONNECT_TIMEOUT  # it and CONNECT_FAILED: no connection came about
+_LAST_UNREACHED: Final = Outcome.TLS_VERIFY  # and those before it: no connection came about
 
 
 class Lease:

@@ -11,6 +11,11 @@ included. Strings are ours (names, IP literals without port); bytes are what a c
 
 `tries` are backend and reason of each try, in order, where a try failed and the request went on; else None. After a retry by
 status the reason of that try is the status ("503").
+
+`t_handshake` is no milestone: it is what came before the request, from the connection's accept to the end of its PROXY
+header and TLS handshake. Of the requests of a connection only the first has it; `tls` they all have. A connection that
+fails there, on a listener of either protocol, has a record of its own: protocol "tcp", no request, and all that it took
+in `t_total`.
 """
 
 from __future__ import annotations
@@ -45,6 +50,8 @@ AccessRecord: TypeAlias = tuple[
     bytes | None,  # user_agent
     bytes | None,  # referer
     Tries | None,  # tries
+    str | None,  # tls
+    float | None,  # t_handshake
 ]
 
 
@@ -75,3 +82,5 @@ class Record(NamedTuple):
     user_agent: bytes | None = None
     referer: bytes | None = None
     tries: Tries | None = None
+    tls: str | None = None  # "TLSv1.2" or "TLSv1.3" where TLS ended here
+    t_handshake: float | None = None

@@ -59,6 +59,7 @@ class UpstreamConnection(Protocol):
 
     transport: Any
     exchange: Asker | None = None
+    header = b""  # the PROXY header that it began with: it is that client's alone
     exchanges = 0
     deadline = NEVER
     slot = NEVER
@@ -72,9 +73,17 @@ class UpstreamConnection(Protocol):
     _silence = NEVER  # longest silence in this answer's body
     _reader = _NO_READER  # until it is connected
 
-    def __init__(self, owner: Upstreams, backend: Backend, dialled: Callable[[UpstreamConnection], None]) -> None:
+    def __init__(
+        self,
+        owner: Upstreams,
+        backend: Backend,
+        dialled: Callable[[UpstreamConnection], None],
+        header: bytes = b"",
+    ) -> None:
         self.owner = owner
         self.backend = backend
+        if header:
+            self.header = header
         self._dialled: Callable[[UpstreamConnection], None] | None = dialled
         lifetime = owner.settings.connections.max_lifetime
         if lifetime is not None:

@@ -52,6 +52,8 @@ _KINDS: Final[dict[bytes, int]] = {
     b"x-real-ip": IDENTITY,
     b"x-forwarded": IDENTITY,
     b"proxy": IDENTITY,  # it would become HTTP_PROXY in a CGI's environment
+    # Where a client's certificate is told: RFC 9440, and Azure's word; the others are in _IDENTITY_BEGINNINGS.
+    **dict.fromkeys((b"client-cert", b"client-cert-chain", b"x-arr-clientcert"), IDENTITY),
     # What other proxies call the client's address, and what some frameworks take for the URL in place of the real one.
     **dict.fromkeys((b"true-client-ip", b"x-client-ip", b"x-cluster-client-ip", b"cf-connecting-ip"), IDENTITY),
     **dict.fromkeys((b"fastly-client-ip", b"x-original-forwarded-for", b"x-original-host"), IDENTITY),
@@ -60,6 +62,9 @@ _KINDS: Final[dict[bytes, int]] = {
     b"x-request-id": REQUEST_ID,
     b"date": DATE,
 }
+#: What begins like this is IDENTITY too: behind `x-forwarded-`, the names under which proxies (we, HAProxy, nginx, AWS) tell
+#: of a client's certificate.
+_IDENTITY_BEGINNINGS: Final = (b"x-forwarded-", b"x-client-cert", b"x-ssl-client", b"ssl-client-", b"x-amzn-mtls-")
 #: `Section.body` while a section is read: a transfer coding that we do not know, the last word on its length.
 _FOREIGN: Final = -4
 
@@ -135,8 +140,13 @@ def is_authority(text: bytes) -> bool:
     return colon == b":" and (not number or (number.isdigit() and len(number) <= 5 and int(number) <= 65535))
 
 
+def fields_of(lines: bytes, rules: Rules) -> tuple[Field, ...]:
+    """Header lines of our own making, as fields."""
+    return tuple(judge(line, rules) for line in lines.split(b"\r\n") if line)
+
+
 def _kind(name: bytes) -> int:
-    return IDENTITY if name.startswith(b"x-forwarded-") else _KINDS.get(name, PLAIN)
+    return IDENTITY if name.startswith(_IDENTITY_BEGINNINGS) else _KINDS.get(name, PLAIN)
 
 
 def judge(line: bytes, rules: Rules) -> Field:
@@ -154,6 +164,8 @@ def judge(line: bytes, rules: Rules) -> Field:
             kind = UNDERSCORE if _kind(lower.translate(DASHED)) == PLAIN else SHADOW
         elif b"." in lower and _kind(lower.translate(DASHED)) != PLAIN:
             kind = SHADOW  # PHP makes an underscore of the dot too
+    elif kind == IDENTITY and (b"_" in lower or b"." in lower):
+        kind = SHADOW  # who passes on what others say of `X-Client-Cert_Verified` may not know that it means something
     elif kind == HOST and not is_authority(value):
         kind = BAD_HOST
     field = (lower, value, b"%b: %b\r\n" % (name, value), kind)

@@ -1,9 +1,12 @@
 """The head that a backend gets: the client's in normal form, and what it must be told about the client.
 
-Promises: what strangers say about themselves (X-Forwarded-*, Forwarded, X-Real-IP, X-Request-Id) has been dropped by
-fields.py, and is said anew here (identity.py); hop-by-hop fields are gone; Host is the client's; what the route changes is
-changed last, so that it has the last word. Called by the exchange once for each try. The text for a section is made once
-and kept on it, since a section is met again on its connection.
+Promises: what strangers say about themselves (X-Forwarded-*, Forwarded, X-Real-IP, X-Client-Cert-*, X-Request-Id) has been
+dropped by fields.py, and is said anew here (identity.py); hop-by-hop fields are gone; Host is the client's; what the route
+changes is changed last, so that it has the last word. Called by the exchange once for each try. The text for a section is
+made once and kept on it, since a section is met again on its connection.
+
+Invariant: that text says who the connection's client is, so no two connections may have a section or a head in common; each
+reader (h1_requests.py) makes its own and lets go of them with its connection.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ def request_head(
     forward = section.forward
     if not forward:
         host = head.host if head.host is not None else authority(backend)
-        identity = connection.site.trust.lines(connection.peer, connection.scheme, head)
+        identity = connection.site.trust.lines(connection.peer, connection.scheme, head, connection.identity_lines)
         coding = b"Transfer-Encoding: chunked\r\n" if section.body == CHUNKED else b""
         forward = b"Host: %b\r\n%b%b%bVia: 1.%d lbsvc\r\n" % (host, section.wire, coding, identity, head.minor)
         if head.host is not None:

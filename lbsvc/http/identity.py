@@ -18,6 +18,11 @@ before a broken one are not read.
 
 X-Forwarded-Proto and X-Forwarded-Host are believed from trusted peers where they are lawful; of several values the last
 counts, which the nearest proxy wrote.
+
+Who has shown a certificate of the listener's `client_ca` is told to backends in X-Client-Cert-Verified, -Subject and
+-Fingerprint, whatever `forwarded` says: these are for whoever has asked for certificates. Nothing of the kind passes from
+strangers, on any listener. A trusted proxy's own words stand in place of ours, for its certificate is not its client's; so
+it is for the proxy to keep out what strangers tell it in such fields, as it is with all that it is believed.
 """
 
 from __future__ import annotations
@@ -30,8 +35,9 @@ from typing import Final, NamedTuple
 from lbsvc.core.networks import UNIX, Networks, normal_address
 from lbsvc.http.fields import is_authority, is_token
 from lbsvc.http.messages import Field, RequestHead, Section
+from lbsvc.net.arrival import Arrival
 
-__all__ = ["MOST", "Element", "Trust", "read_forwarded", "write_forwarded"]
+__all__ = ["MOST", "Element", "Trust", "certificate_lines", "read_forwarded", "write_forwarded"]
 
 #: Elements of a chain that are looked at, from the right; longer chains of trusted proxies do not exist.
 MOST: Final = 100
@@ -41,6 +47,9 @@ LONGEST: Final = 80
 #: Commas and semicolons in all Forwarded lines together: what has more is not read, as if it were broken.
 MOST_PARTS: Final = 1000
 
+#: Bytes of a certificate's subject that are told. Of a longer one nothing is, for its beginning would be another name.
+LONGEST_SUBJECT: Final = 2048
+
 #: One element of Forwarded: names in lower-case, values without their quotes, in the order in which they came.
 Element = tuple[tuple[bytes, bytes], ...]
 
@@ -49,9 +58,13 @@ _PROTO: Final = b"x-forwarded-proto"
 _HOST: Final = b"x-forwarded-host"
 _FORWARDED: Final = b"forwarded"
 _REAL_IP: Final = b"x-real-ip"
+_CERTIFICATE: Final = b"x-client-cert"
 #: What is said anew, or not at all: everything else that a trusted proxy says goes on as it came. `Proxy` would become
 #: HTTP_PROXY in a CGI's environment, and no proxy has a reason to send it.
 _OURS: Final = frozenset({_FOR, _PROTO, _HOST, _FORWARDED, _REAL_IP, b"proxy"})
+
+#: What a value never holds, whatever a certificate does: all but visible ASCII and space.
+_UNTOLD: Final = re.compile(rb"[^\x20-\x7e]")
 
 _PAIR: Final = re.compile(
     rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)="
@@ -100,10 +113,20 @@ class Trust:
             return peer
         return _client(peer, self._chain(section.identity))
 
-    def lines(self, peer: str, scheme: bytes, head: RequestHead) -> bytes:
-        """What backends are told about who asks, in lines that each end in CRLF; `scheme` is the one in which it came."""
+    def lines(self, peer: str, scheme: bytes, head: RequestHead, certificate: bytes = b"") -> bytes:
+        """What backends are told about who asks, in lines that each end in CRLF.
+
+        `scheme` is the one in which it came; `certificate` what `certificate_lines` made of its connection.
+        """
         if not self._networks.contains(peer):
-            return self._about_stranger(peer, scheme, head)
+            return self._about_stranger(peer, scheme, head) + certificate
+        identity = head.section.identity
+        if certificate and any(field[0].startswith(_CERTIFICATE) for field in identity):
+            certificate = b""
+        return self._about_believed(peer, scheme, head) + certificate
+
+    def _about_believed(self, peer: str, scheme: bytes, head: RequestHead) -> bytes:
+        """A trusted proxy: what it says goes on, as far as it knows better."""
         identity = head.section.identity
         if self._forwarded == "off":
             return b"".join(field[2] for field in identity if field[0] != b"proxy")
@@ -159,6 +182,28 @@ class Trust:
         if forwarded and (self._forwarded == "rfc7239" or not chain):
             return _forwarded_claims(forwarded)[-MOST:]
         return [_address_claim(text) if len(text) <= LONGEST else _NOBODY for text in _members(chain)]
+
+
+def certificate_lines(arrival: Arrival | None, asks: bool) -> bytes:
+    """What a connection's client certificate says to backends, in lines; made once for each connection.
+
+    `asks`: the listener has a `client_ca`. Without one nothing is said, with one always whether there is a certificate.
+    """
+    if not asks:
+        return b""
+    certificate = arrival.certificate if arrival is not None else None
+    if certificate is None:
+        return b"X-Client-Cert-Verified: false\r\n"
+    subject, fingerprint = _told(certificate.subject), _told(certificate.fingerprint)
+    lines = b"X-Client-Cert-Verified: true\r\n"
+    if 0 < len(subject) <= LONGEST_SUBJECT:
+        lines += b"X-Client-Cert-Subject: %b\r\n" % subject
+    return lines + b"X-Client-Cert-Fingerprint: %b\r\n" % fingerprint
+
+
+def _told(text: str) -> bytes:
+    """A value that cannot end its line, in the escapes of RFC 4514."""
+    return _UNTOLD.sub(lambda byte: b"\\%02X" % byte[0][0], text.encode("utf-8", "surrogatepass"))
 
 
 def read_forwarded(value: bytes) -> list[Element] | None:

@@ -98,6 +98,8 @@ class RequestHead:
     #: the route that was found for this head in a routing table, and that table: the same
     route: Any = None
     table: Any = None
+    #: what the connection itself says of the client, by fields that it does not send (its certificate): for routes and keys
+    known: tuple[Field, ...] = ()
 
     def __init__(self, method: bytes, target: bytes, minor: int, host: bytes | None, section: Section) -> None:
         self.method = method
@@ -122,7 +124,15 @@ class RequestHead:
         values = [field[1] for field in section.fields if field[0] == name]
         if section.client:  # what a trusted proxy says of its client
             values += [field[1] for field in section.identity if field[0] == name]
+        if self.known and not self._is_vouched:
+            values += [field[1] for field in self.known if field[0] == name]
         return (b"; " if name == b"cookie" else b", ").join(values) if values else None
+
+    @property
+    def _is_vouched(self) -> bool:
+        """Whether a trusted proxy speaks of its client's certificate: then its own says nothing about the client."""
+        section = self.section
+        return bool(section.client) and any(field[0].startswith(b"x-client-cert") for field in section.identity)
 
     def names(self) -> list[bytes]:
         """The lower-case names of all that `header` gives values of."""
@@ -130,6 +140,8 @@ class RequestHead:
         found = [field[0] for field in section.fields]
         if section.client:
             found += [field[0] for field in section.identity]
+        if self.known and not self._is_vouched:
+            found += [field[0] for field in self.known]
         if self.host is not None:
             found.append(b"host")
         return found

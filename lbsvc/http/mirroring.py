@@ -120,12 +120,13 @@ class Copy:
         self._wire = wire
         backend = lease.backend
         # It is not sent twice, whatever its method: a connection that has ended already is not worth losing it for.
-        connection = upstreams.take_idle(backend, False) if backend.idle else None
+        # Nobody's header: it is no client that asks.
+        connection = upstreams.take_idle(backend, False, backend.greeting) if backend.idle else None
         if connection is not None:
             self.was_kept_connection = True
             self._send(connection)
             return
-        pending = upstreams.dial(backend, self._send, self._dial_failed)
+        pending = upstreams.dial(backend, self._send, self._dial_failed, backend.greeting)
         if self._upstream is None and self._lease is not None:
             self._pending = pending  # neither end of it has come yet
 

@@ -9,7 +9,7 @@ a backend are on `backend.idle`, so that a look-up costs an attribute.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lbsvc.config.schema import PoolSettings
 from lbsvc.core.backend import Backend
@@ -17,8 +17,13 @@ from lbsvc.core.pool import Pool
 from lbsvc.http.client import UpstreamConnection
 from lbsvc.http.messages import CHUNKED, ResponseHead
 from lbsvc.http.placing import Placement
+from lbsvc.net.arrival import seen_from
 from lbsvc.net.connector import Dialling, dial
 from lbsvc.net.deadlines import TICK, Deadlines
+from lbsvc.net.proxyproto import header_for
+
+if TYPE_CHECKING:
+    from lbsvc.http.server import ServerConnection
 
 
 class _Uncounted:
@@ -48,6 +53,8 @@ class Upstreams:
         self.seconds: Callable[[], float] = reactor.seconds
         self.rng = rng
         self.is_closing = False
+        #: its connections begin with a PROXY header
+        self.is_heralding = settings.proxy_protocol is not None
         self.repeatable = settings.retry.methods
         #: the statuses of answers that are dropped for another try
         self.repeated = statuses_of(settings.retry.when) if settings.retry.attempts > 1 else frozenset()
@@ -59,8 +66,17 @@ class Upstreams:
         self.keep = settings.connections
         self.idle_patience = settings.connections.idle_timeout + TICK
 
-    def take_idle(self, backend: Backend, may_repeat: bool) -> UpstreamConnection | None:
-        """A kept connection, or None.
+    def header_for(self, connection: ServerConnection) -> bytes:
+        """The PROXY header of connections that are made for this client (`is_heralding`)."""
+        version = self.settings.proxy_protocol
+        assert version is not None
+        if connection.proxy_header[0] != version:
+            arrival = seen_from(connection.transport, connection.peer, connection.arrival)
+            connection.proxy_header = version, header_for(version, arrival)
+        return connection.proxy_header[1]
+
+    def take_idle(self, backend: Backend, may_repeat: bool, header: bytes = b"") -> UpstreamConnection | None:
+        """A kept connection, or None; one that began with this very PROXY header.
 
         Two kinds are asked first whether their end, or surplus bytes, have arrived already, which costs a system call: one
         for a request that may not be sent twice, since what the backend closed while idle must not cost the client an
@@ -69,6 +85,8 @@ class Upstreams:
         """
         idle: list[UpstreamConnection] = backend.idle
         turn = self.turns.turn
+        if header:
+            return self._take_own(idle, header)
         while idle:
             connection = idle.pop()
             is_fresh = connection.kept_in == turn
@@ -82,10 +100,22 @@ class Upstreams:
             connection.close()
         return None
 
-    def dial(self, backend: Backend, dialled: Callable[[UpstreamConnection], None], failed: Any) -> Dialling:
+    def _take_own(self, idle: list[UpstreamConnection], header: bytes) -> UpstreamConnection | None:
+        """Only one of this client: what a backend was told about a client holds for the whole connection."""
+        for connection in [each for each in idle if each.header == header]:
+            idle.remove(connection)
+            if connection.dies > self.deadlines.now and not connection.has_ended():
+                return connection
+            connection.close()
+        return None
+
+    def dial(
+        self, backend: Backend, dialled: Callable[[UpstreamConnection], None], failed: Any, header: bytes = b""
+    ) -> Dialling:
         """A new connection: calls `dialled(connection)` or `failed(outcome, detail)`, once, unless it is cancelled."""
-        connection = UpstreamConnection(self, backend, dialled)
-        return dial(self.reactor, backend.host, backend.port, connection, self.settings.timeouts.connect, failed)
+        connection = UpstreamConnection(self, backend, dialled, header)
+        patience = self.settings.timeouts.connect
+        return dial(self.reactor, backend.host, backend.port, connection, patience, failed, backend.tls, header)
 
     def silence(self, head: ResponseHead, stream: float) -> float:
         """How long the body of an answer may be silent: a stream for `stream` seconds, any other as this pool says."""
@@ -102,6 +132,8 @@ class Upstreams:
         backend = connection.backend
         idle: list[UpstreamConnection] = backend.idle
         connection.exchanges += 1
+        if connection.header and len(idle) >= kept.keep_alive > 0:
+            idle.pop(0).close()  # its client may have gone long ago
         if (
             len(idle) >= kept.keep_alive
             or backend.state == "maint"

@@ -22,11 +22,14 @@ from zope.interface import implementer
 from lbsvc.errors import ProtocolViolation
 from lbsvc.http.closing import LINGER, LINGER_BYTES
 from lbsvc.http.exchange import Exchange
+from lbsvc.http.fields import fields_of
 from lbsvc.http.framing import TO_END, wants_close
 from lbsvc.http.h1_requests import RequestReader
-from lbsvc.http.messages import RequestHead, Section
+from lbsvc.http.identity import certificate_lines
+from lbsvc.http.messages import Field, RequestHead, Section
 from lbsvc.http.reading import NO_READER, ReadingConnection
 from lbsvc.http.site import REST, HttpSite
+from lbsvc.net.arrival import Arrival
 from lbsvc.net.deadlines import NEVER
 from lbsvc.net.peeking import peek
 from lbsvc.net.unsent import undelivered
@@ -43,14 +46,25 @@ class ServerConnection(ReadingConnection):
     """
 
     scheme = b"http"
+    arrival: Arrival | None = None  # how it came, where there is anything to say
+    identity_lines = b""  # what backends are told of its certificate, where clients are asked for one
+    _known: tuple[Field, ...] = ()  # the same, for routes
+    proxy_header = "", b""  # what pools with this `proxy_protocol` tell their backends of this client (pooling.py)
     is_believed = False  # the peer is a trusted proxy: what it says about its client counts
     _is_resting = False  # idle for so long that it has forgotten its last head
     _received = 0
     _attributed = 0
 
-    def __init__(self, site: HttpSite, peer: str) -> None:
+    def __init__(self, site: HttpSite, peer: str, arrival: Arrival | None = None) -> None:
         self.site = site
         self.peer = peer
+        if arrival is not None:
+            self.arrival = arrival
+            if arrival.is_secure:
+                self.scheme = b"https"
+            if site.asks_certificates:
+                self.identity_lines = certificate_lines(arrival, True)
+                self._known = fields_of(self.identity_lines, site.rules)
         if site.trust.believes(peer):
             self.is_believed = True
         self._reader = RequestReader(self, site.rules)
@@ -64,6 +78,8 @@ class ServerConnection(ReadingConnection):
         site.on_open(self.transport.fileno())
         self.transport.registerProducer(self, True)
         self._watch_idle()  # a request's first byte starts the header's deadline
+        if site.is_draining:  # its handshake took until now
+            site.deadlines.watch(self, GRACE)
 
     @override
     def dataReceived(self, data: bytes) -> None:
@@ -197,6 +213,8 @@ class ServerConnection(ReadingConnection):
         self._keep = wanted and not site.is_draining and (not self.has_finished or bool(self._reader.buffer))
         self._is_resting = False
         self.deadline = NEVER
+        if self._known:
+            head.known = self._known
         self.exchange = exchange = Exchange(self, head, site.seconds())
         if self._is_heading:
             self._is_heading = False

@@ -14,6 +14,8 @@ from lbsvc.core.record import AccessRecord
 
 if TYPE_CHECKING:
     from lbsvc.http.exchange import Exchange
+    from lbsvc.http.server import ServerConnection
+    from lbsvc.net.arrival import Arrival
 
 
 def settle(exchange: Exchange, now: float) -> None:
@@ -56,6 +58,7 @@ def access_record(exchange: Exchange, reason: str, seconds: float) -> AccessReco
     connected, first = exchange.connected_at, exchange.first_at
     failures, attempts = exchange.failures, exchange.attempts
     agent, referer = section.logged or section.look_up_logged()
+    arrival = connection.arrival
     return (
         site.wall(),
         exchange.id,
@@ -83,4 +86,14 @@ def access_record(exchange: Exchange, reason: str, seconds: float) -> AccessReco
         referer,
         # Where every try has failed, what ended the request was none.
         (*failures, (name or "", reason))[:attempts] if failures else None,
+        arrival.tls if arrival is not None else None,
+        _take_handshake(connection, arrival) if arrival is not None else None,
     )
+
+
+def _take_handshake(connection: ServerConnection, arrival: Arrival) -> float | None:
+    """The seconds of the connection's handshake, for its first record; None from then on."""
+    if not arrival.handshake:
+        return None
+    connection.arrival = arrival._replace(handshake=0.0)
+    return arrival.handshake

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: An access record: see lbsvc.core.record for the order of its parts.
 AccessLog = Callable[[tuple[Any, ...]], None]
+#: What counts as no request that ended otherwise than well: those that did, and connections that ended before they had one.
+_NO_REQUESTS: Final = frozenset({"ok", "handshake_failed", "bad_proxy_header"})
 #: After so many seconds an idle connection forgets what only makes requests cheaper; `keep_alive` goes on.
 REST: Final = 5.0
 
@@ -76,6 +78,8 @@ class HttpSite:
             header_count=settings.limits.header_count,
             underscores=settings.limits.underscore_headers,
         )
+        #: clients are asked for certificates, and backends told what they have shown
+        self.asks_certificates = settings.tls is not None and settings.tls.client_ca is not None
         self.unrouted = books.route("none", "none")
         self.is_draining = False
         #: answers need more than the request's id: they end their connections, or name their backends
@@ -120,7 +124,7 @@ class HttpSite:
         """Bring the books up to date before a scrape: what ended well is all that ended, less what did not."""
         books = self.books
         total = sum(sum(route.requests.values()) for route in books.routes.values())
-        others = sum(number for reason, number in books.terminations.items() if reason != "ok")
+        others = sum(number for reason, number in books.terminations.items() if reason not in _NO_REQUESTS)
         books.terminations["ok"] = total - others
 
     def drain(self) -> None:

@@ -21,6 +21,7 @@ from lbsvc.http.h1_requests import RequestReader
 from lbsvc.http.messages import RequestHead, Section
 from lbsvc.http.server import ServerConnection
 from lbsvc.http.site import HttpSite
+from lbsvc.net.arrival import Arrival
 from lbsvc.net.deadlines import NEVER
 
 #: How long a request is waited for, in seconds from the connection's beginning to the end of the head.
@@ -35,8 +36,8 @@ _UNREAD: Final = RequestHead(b"-", b"-", 1, None, Section())
 class SurplusConnection(ServerConnection):
     """One connection too many. `peer` is a core.clients.Surplus."""
 
-    def __init__(self, site: HttpSite, peer: str) -> None:
-        super().__init__(site, str(peer))  # the log takes plain text only
+    def __init__(self, site: HttpSite, peer: str, arrival: Arrival | None = None) -> None:
+        super().__init__(site, str(peer), arrival)  # the log takes plain text only
         self._entered = peer
 
     @override

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _CAUSES: Final = {
     Outcome.CONNECT_FAILED: "connect_failure",
     Outcome.CONNECT_TIMEOUT: "connect_failure",
+    Outcome.TLS_VERIFY: "connect_failure",  # nothing was sent: another backend may be who it should be
     Outcome.RESET: "reset",
     Outcome.TIMEOUT: "timeout",
 }
@@ -113,7 +114,9 @@ class Trying:
             self._limit_try(upstreams.patience)
         backend = lease.backend
         if not self.must_dial and backend.idle:
-            connection = upstreams.take_idle(backend, self.request_ended and self.head.method in upstreams.repeatable)
+            header = upstreams.header_for(self.connection) if upstreams.is_heralding else b""
+            may_repeat = self.request_ended and self.head.method in upstreams.repeatable
+            connection = upstreams.take_idle(backend, may_repeat, header)
             if connection is not None:
                 self.was_kept_connection = True
                 self.send(connection, self.began if self.attempts == 1 else self.site.seconds())
@@ -170,7 +173,8 @@ class Trying:
         if not self.request_ended:
             self.connection.pause_request()
         self.tried_at = self.site.seconds()
-        pending = upstreams.dial(lease.backend, self.dialled, self.dial_failed)
+        header = upstreams.header_for(self.connection) if upstreams.is_heralding else b""
+        pending = upstreams.dial(lease.backend, self.dialled, self.dial_failed, header)
         if self.upstream is None and self.lease is lease:
             self.pending = pending  # neither end of it has come yet
 

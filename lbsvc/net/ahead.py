@@ -157,7 +157,7 @@ class Shelf:
             self._is_dialling = True
             self._has_arrived = False
             timeout = ahead.settings.timeouts.connect
-            dialling = dial(ahead.reactor, backend.host, backend.port, Ready(self), timeout, self._failed)
+            dialling = dial(ahead.reactor, backend.host, backend.port, Ready(self), timeout, self._failed, backend.tls)
             if self._is_dialling:
                 self._dialling = dialling
                 return

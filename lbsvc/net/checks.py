@@ -25,8 +25,8 @@ from typing_extensions import override
 from lbsvc.core.backend import Backend, Outcome
 from lbsvc.core.policies import HealthCheckPolicy
 
-#: The signature of net/connector.dial: (reactor, host, port, protocol, timeout, failed) -> something with cancel().
-Dial = Callable[[Any, str, int, Protocol, float, Callable[[Outcome, str], None]], Any]
+#: The signature of net/connector.dial: (reactor, host, port, protocol, timeout, failed, tls, header): has cancel().
+Dial = Callable[[Any, str, int, Protocol, float, Callable[[Outcome, str], None], Any, bytes], Any]
 
 #: Told how a check ended: did it pass (None: it could not be made), and in words.
 Ended = Callable[[bool | None, str], None]
@@ -59,7 +59,10 @@ class Check(Protocol):
         host = self._backend.host
         port = 0 if host.startswith("/") else policy.port or self._backend.port
         # Our own timer covers the dial as well; whichever of the two is first says the same.
-        dialling = dial(self._reactor, host, port, self, policy.timeout, self._not_connected)
+        backend = self._backend
+        dialling = dial(
+            self._reactor, host, port, self, policy.timeout, self._not_connected, backend.tls, backend.greeting
+        )
         if self._ended is not None and not self.connected:
             self._dialling = dialling
 

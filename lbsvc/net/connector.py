@@ -1,5 +1,8 @@
 """Open a connection to a backend, by IP address or path, within a time (the milestone "open" of both roads).
 
+Given `tls`, the backend has been verified (net/handshaking.py) before the protocol hears of it, within the same time; given
+`header`, that is sent first, before TLS. TLS is for our own reactor alone: app.py refuses it on others.
+
 Promises: exactly one of `protocol.makeConnection(transport)` and `failed(outcome, detail)` happens, unless `cancel` was
 called first, after which neither does; either may happen before `dial` returns. No resolver and, on our own reactor, no
 Connector and no address objects. On any other reactor it goes the ordinary way. Running out of descriptors or of local
@@ -16,7 +19,8 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
-from typing import Any, Final
+from math import inf
+from typing import Any, Final, cast
 from typing import Protocol as TypingProtocol
 
 from twisted.internet.error import TimeoutError as DialTimeout
@@ -27,7 +31,9 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 
 from lbsvc.core.backend import Outcome
-from lbsvc.net.dialing import connect_unix
+from lbsvc.net.client_tls import ClientTls
+from lbsvc.net.dialing import Begin, connect_unix
+from lbsvc.net.handshaking import ClientHandshake
 
 #: Told when a dial fails: how it counts, and in words.
 Failed = Callable[[Outcome, str], None]
@@ -51,13 +57,49 @@ class Dialling(TypingProtocol):
         """Give it up: nothing is called any more, the socket is closed. Harmless when it is over."""
 
 
-def dial(reactor: Any, host: str, port: int, protocol: Protocol, timeout: float, failed: Failed) -> Dialling:
+def dial(
+    reactor: Any,
+    host: str,
+    port: int,
+    protocol: Protocol,
+    timeout: float,
+    failed: Failed,
+    tls: ClientTls | None = None,
+    header: bytes = b"",
+) -> Dialling:
     """Connect `protocol` to `host` (an IP literal, or a path: then without port) within `timeout` seconds."""
+    if tls is not None:
+        kind = _SecureUnixDial if host.startswith("/") else _SecureDial
+        return kind(reactor, host, port, protocol, timeout, failed, tls, header)
+    if header:
+        protocol = cast(Protocol, _Headed(protocol, header))
     if host.startswith("/"):
         return _UnixDial(reactor, host, protocol, timeout, failed)
     if hasattr(reactor, "dial"):
         return _LeanDial(reactor, host, port, protocol, timeout, failed)
     return _OrdinaryDial(reactor, host, port, protocol, timeout, failed)
+
+
+class _Headed:
+    """Stands for a protocol until its connection is there: the header goes out before anything of the protocol's."""
+
+    connected = 0
+
+    def __init__(self, protocol: Protocol, header: bytes) -> None:
+        self._protocol = protocol
+        self._header = header
+        self.transport: Any = None
+
+    def makeConnection(self, transport: Any) -> None:  # noqa: N802 - what a transport calls
+        self.transport = transport
+        self.connected = 1
+        transport.write(self._header)
+        protocol = self._protocol
+        transport.protocol = protocol
+        protocol.makeConnection(transport)
+
+    def connectionLost(self, reason: Failure) -> None:  # noqa: N802 - where makeConnection has raised
+        self._protocol.connectionLost(reason)
 
 
 class _LeanDial:
@@ -71,10 +113,14 @@ class _LeanDial:
         self._protocol = protocol
         self._timer: Any = None
         self._dial: Any = None
-        dialled = reactor.dial(host, port, self, self._lost)
+        dialled = self._begin(reactor, host, port)
         if self._failed is not None:
-            self._dial = dialled
+            if self._dial is None:  # else it is connected, and in its handshake
+                self._dial = dialled
             self._timer = reactor.callLater(timeout, self._timed_out)
+
+    def _begin(self, reactor: Any, host: str, port: int) -> Any:
+        return reactor.dial(host, port, self, self._lost)
 
     def makeConnection(self, transport: Any) -> None:  # noqa: N802 - what the reactor calls: hand over to the protocol
         self._settle()
@@ -90,10 +136,13 @@ class _LeanDial:
             timer.cancel()
 
     def _lost(self, error: OSError) -> None:
+        self._refused(*explain(error, self._host))
+
+    def _refused(self, outcome: Outcome, detail: str) -> None:
         failed = self._failed
         self._settle()
         if failed is not None:
-            failed(*explain(error, self._host))
+            failed(outcome, detail)
 
     def _timed_out(self) -> None:
         self._timer = None
@@ -111,12 +160,47 @@ class _LeanDial:
             dialled.cancel()
 
 
+class _SecureDial(_LeanDial):
+    """The same with a handshake."""
+
+    __slots__ = ("_header", "_reactor", "_tls")
+
+    def __init__(
+        self,
+        reactor: Any,
+        host: str,
+        port: int,
+        protocol: Protocol,
+        timeout: float,
+        failed: Failed,
+        tls: ClientTls,
+        header: bytes,
+    ) -> None:
+        self._reactor = reactor
+        self._tls = tls
+        self._header = header
+        super().__init__(reactor, host, port, protocol, timeout, failed)
+
+    @override
+    def _begin(self, reactor: Any, host: str, port: int) -> Any:
+        return reactor.dial(host, port, self, self._lost, self._shake_hands)
+
+    def _shake_hands(self, skt: socket.socket, sockaddr: tuple[Any, ...]) -> None:
+        self._dial = handshake = ClientHandshake(
+            self._reactor, skt, sockaddr, self._protocol, self._tls, self.makeConnection, self._refused
+        )
+        handshake.begin(self._header)
+
+
 class _UnixDial:
     """To a unix socket, on any reactor. Only a full queue makes it take time."""
 
-    __slots__ = ("_failed", "_left", "_path", "_pause", "_protocol", "_reactor", "_timer")
+    __slots__ = ("_begin", "_failed", "_left", "_path", "_pause", "_protocol", "_reactor", "_timer")
 
-    def __init__(self, reactor: Any, path: str, protocol: Protocol, timeout: float, failed: Failed) -> None:
+    def __init__(
+        self, reactor: Any, path: str, protocol: Protocol, timeout: float, failed: Failed, begin: Begin | None = None
+    ) -> None:
+        self._begin = begin  # on our own reactor only
         self._failed: Failed | None = failed
         self._path = path
         self._protocol = protocol
@@ -129,7 +213,7 @@ class _UnixDial:
     def _try(self) -> None:
         self._timer = None
         if hasattr(self._reactor, "dial"):
-            self._reactor.dial(self._path, 0, self, self._lost)
+            self._reactor.dial(self._path, 0, self, self._lost, self._begin)
             return
         # Twisted's connectUNIX would poll an unconnected socket without end where the queue is full.
         try:
@@ -176,6 +260,16 @@ class _UnixDial:
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
+
+
+class _SecureUnixDial(_SecureDial):
+    """To a unix socket, with a handshake."""
+
+    __slots__ = ()
+
+    @override
+    def _begin(self, reactor: Any, host: str, port: int) -> Any:
+        return _UnixDial(reactor, host, cast(Protocol, self), inf, self._refused, self._shake_hands)
 
 
 class _Only(Factory[Protocol]):

@@ -12,6 +12,8 @@ must not expect to have the Dial in hand by then. `cancel` after the end does no
 - A host that begins with "/" is the path of a unix socket; the port does not count. It is all over when dial() returns:
   where the queue of that socket is full the kernel keeps nobody waiting, and `failed` gets EAGAIN.
 - Out of descriptors, no route and their like: `failed` with the OSError of the syscall.
+- Given `begin`, it is called with the connected socket and its address, in place of makeConnection: whoever wants to say
+  something else first (net/handshaking.py) makes the transport then. An exception in it closes the socket.
 - If the reactor stops first: `failed(ConnectionAbortedError)`, or with what has befallen the socket by then.
 
 Syscalls when it completes at once: socket, setsockopt(TCP_NODELAY), connect (EINPROGRESS), connect (done), epoll_ctl.
@@ -24,7 +26,7 @@ import socket
 from collections.abc import Callable
 from errno import EAGAIN, EALREADY, ECONNABORTED, EINPROGRESS, EISCONN
 from os import strerror
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from twisted.internet import address, tcp
 from twisted.internet._newtls import ClientMixin
@@ -38,6 +40,9 @@ from lbsvc.net.transports import FastConnection
 
 if TYPE_CHECKING:
     from lbsvc.net.reactor import Reactor
+
+#: Given a connected socket and its address, in place of a protocol.
+Begin: TypeAlias = Callable[[socket.socket, tuple[Any, ...]], None]
 
 _KIND = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 _PENDING = (EINPROGRESS, EALREADY, EAGAIN)
@@ -146,7 +151,7 @@ class FastClient(FastConnection, tcp.Client):
 class Dial:
     """An attempt that has not ended, or has: then `cancel` does nothing. It is the reactor's selectable meanwhile."""
 
-    __slots__ = ("_failed", "_protocol", "_reactor", "_sockaddr", "_socket", "fileno")
+    __slots__ = ("_begin", "_failed", "_protocol", "_reactor", "_sockaddr", "_socket", "fileno")
 
     _socket: socket.socket | None
 
@@ -157,7 +162,9 @@ class Dial:
         sockaddr: tuple[Any, ...],
         protocol: Any,
         failed: Callable[[OSError], None],
+        begin: Begin | None = None,
     ) -> None:
+        self._begin = begin
         self._reactor = reactor
         self._socket = skt
         self._sockaddr = sockaddr
@@ -182,7 +189,7 @@ class Dial:
         code = skt.connect_ex(self._sockaddr)
         if code in _PENDING:
             return
-        protocol, failed = self._protocol, self._failed
+        protocol, failed, begin = self._protocol, self._failed, self._begin
         if code and code != EISCONN:
             self.cancel()
             _report(failed, OSError(code, strerror(code)))
@@ -190,7 +197,10 @@ class Dial:
         self._reactor.forget(self)
         self._socket = None
         self._protocol = self._failed = None  # type: ignore[assignment]
-        _connected(DialedClient(skt, protocol, self._sockaddr, self._reactor))
+        if begin is not None:
+            _hand_over(begin, skt, self._sockaddr)
+        else:
+            _connected(DialedClient(skt, protocol, self._sockaddr, self._reactor))
 
     doRead = doWrite  # noqa: N815
 
@@ -224,11 +234,16 @@ OVER = _Over()
 
 
 def dial(
-    reactor: Reactor, host: str, port: int, protocol: IProtocol, failed: Callable[[OSError], None]
+    reactor: Reactor,
+    host: str,
+    port: int,
+    protocol: IProtocol,
+    failed: Callable[[OSError], None],
+    begin: Begin | None = None,
 ) -> Dial | _Over:
     """See the module docstring."""
     if host.startswith("/"):
-        return _dial_unix(reactor, host, protocol, failed)
+        return _dial_unix(reactor, host, protocol, failed, begin)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sockaddr: tuple[Any, ...] = (host, port)
     skt = None
@@ -250,24 +265,31 @@ def dial(
         # Over loopback the handshake was done inside the first call; only a second one tells.
         code = connect(sockaddr)
         if code in _PENDING:
-            attempt = Dial(reactor, skt, sockaddr, protocol, failed)
+            attempt = Dial(reactor, skt, sockaddr, protocol, failed, begin)
             reactor.addWriter(attempt)
             return attempt
     if code and code != EISCONN:
         skt.close()
         _report(failed, OSError(code, strerror(code)))
+    elif begin is not None:
+        _hand_over(begin, skt, sockaddr)
     else:
         _connected(DialedClient(skt, protocol, sockaddr, reactor))
     return OVER
 
 
-def _dial_unix(reactor: Reactor, path: str, protocol: IProtocol, failed: Callable[[OSError], None]) -> _Over:
+def _dial_unix(
+    reactor: Reactor, path: str, protocol: IProtocol, failed: Callable[[OSError], None], begin: Begin | None
+) -> _Over:
     try:
         skt = connect_unix(path)
     except OSError as problem:
         _report(failed, problem)
     else:
-        _connected(DialedUnixClient(skt, protocol, (path, 0), reactor))
+        if begin is not None:
+            _hand_over(begin, skt, (path, 0))
+        else:
+            _connected(DialedUnixClient(skt, protocol, (path, 0), reactor))
     return OVER
 
 
@@ -289,6 +311,14 @@ def _connected(transport: DialedClient) -> None:
         log.err(None, "Error in connectionMade")
         transport.connectionLost(Failure())
     transport._begin_reading()
+
+
+def _hand_over(begin: Begin, skt: socket.socket, sockaddr: tuple[Any, ...]) -> None:
+    try:
+        begin(skt, sockaddr)
+    except BaseException:
+        log.err(None, "Error in the callable that is given a connected socket")
+        skt.close()
 
 
 def _report(failed: Callable[[OSError], None], problem: OSError) -> None:

@@ -18,7 +18,7 @@ import select
 import socket
 from collections.abc import Callable
 from errno import EAGAIN
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import IAddress
@@ -29,12 +29,14 @@ from typing_extensions import override
 
 from lbsvc.config.schema import ListenerSettings
 from lbsvc.core.books import ListenerBooks
-from lbsvc.core.clients import ClientCounts
+from lbsvc.core.clients import ClientCounts, Surplus
 from lbsvc.core.networks import UNIX
 from lbsvc.errors import Mistake, SystemRefusal
+from lbsvc.net.arrival import Arrival
 from lbsvc.net.binding import SocketFile, adopt, open_sockets
 
-#: What app.py takes from here (the admin listener's sockets are opened as ours are).
+#: Makes a road's protocol for a peer (its IP address, or "unix"), and for how it came, where there is anything to say.
+Connect: TypeAlias = Callable[[str, Arrival | None], Protocol]
 
 #: Descriptors that are kept free for dials, files and the admin interface while accepting goes on.
 RESERVE: Final = 256
@@ -136,8 +138,8 @@ class Listener(Factory):
         books: ListenerBooks,
         reactor: Any,
         descriptors: Descriptors,
-        connect: Callable[[str], Protocol],
-        surplus: Callable[[str], Protocol] | None = None,
+        connect: Connect,
+        surplus: Connect | None = None,
     ) -> None:
         self.name = settings.name
         self.settings = settings
@@ -157,6 +159,8 @@ class Listener(Factory):
         self._is_closed = False
         self._retry: Any = None
         self.addresses: list[str] = []
+        #: takes accepted sockets in place of buildLean, where something comes before the road's first byte (net/opening.py)
+        self.openLean: Callable[[socket.socket, tuple[Any, ...], Any, int], None] | None = None
 
     def bind(self) -> None:
         """Open the sockets; raises SystemRefusal with every bind that is refused."""
@@ -200,7 +204,7 @@ class Listener(Factory):
         books = self.books
         books.accepted += 1
         clients = self._clients
-        protocol = self._connect(peer[0]) if clients is None else self._connect_counted(peer[0], clients)
+        protocol = self._connect(peer[0], None) if clients is None else self._connect_counted(peer[0], clients)
         if protocol is None:
             return None
         books.open += 1  # from here on its connectionLost is certain, and `lost` with it
@@ -210,18 +214,41 @@ class Listener(Factory):
 
     def _connect_counted(self, peer: str, clients: ClientCounts) -> Protocol | None:
         """The same where each client may have so many: past them a refusal, in words or without."""
-        entered = clients.enter(peer)
-        make = self._connect
-        if entered is not peer:
-            self.books.rejected["connections"] += 1
-            if entered is None or self._surplus is None:
-                return None
-            make = self._surplus
+        entered = self.admit(peer)
+        if entered is None:
+            return None
         try:
-            return make(entered)
+            return self.make(entered, None)
         except BaseException:
             clients.leave(entered)
             raise
+
+    # -- as openings see it (net/opening.py)
+
+    def entered(self, number: int) -> None:
+        """A connection has been accepted on the descriptor `number`, which counts from now on, until it is `lost`."""
+        books = self.books
+        books.accepted += 1
+        books.open += 1
+        self.connected(number)
+        if books.open >= self.settings.max_connections:
+            self._pause()
+
+    def admit(self, peer: str) -> str | None:
+        """Count a client's connection: as whose `make` and `lost` are to be told of it; None: it is one too many."""
+        clients = self._clients
+        if clients is None:
+            return peer
+        entered = clients.enter(peer)
+        if entered is not peer:
+            self.books.rejected["connections"] += 1
+        return entered
+
+    def make(self, entered: str, arrival: Arrival | None) -> Protocol:
+        """The road's protocol for a client that was admitted."""
+        if self._surplus is not None and isinstance(entered, Surplus):
+            return self._surplus(entered, arrival)
+        return self._connect(entered, arrival)
 
     @override
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
@@ -236,10 +263,10 @@ class Listener(Factory):
             self._pause()
             self._retry = self._reactor.callLater(RETRY, self._try_again)
 
-    def lost(self, peer: str) -> None:
-        """A connection of this listener is gone; `peer` is what its protocol was made for."""
+    def lost(self, peer: str | None) -> None:
+        """A connection of this listener is gone; `peer` is what its protocol was made for, None: it was not admitted."""
         self.books.open -= 1
-        if self._clients is not None:
+        if self._clients is not None and peer is not None:
             self._clients.leave(peer)
         if self._is_paused and self._retry is None:
             self._resume()

@@ -7,6 +7,7 @@ Promises
   no address object is made for each connection (getPeer and getHost make them when asked). `sockaddr` is what accept(2)
   gave: (host, port) or (host, port, flow, scope); on a unix socket ("unix", 0), whatever the client has named its end:
   it may name it 192.0.2.1. None: it is closed at once.
+- One with `openLean` that is not None is given the accepted socket by that, and what goes with it, and does the rest.
 - Accepted sockets are non-blocking and have TCP_NODELAY (inherited from the listening socket, which costs them nothing), if
   they are TCP sockets.
 - One turn accepts at most `numberAccepts` connections, which adapts as Twisted's does but never above MOST_ACCEPTS.
@@ -150,12 +151,14 @@ class LeanPort(tcp.Port):
     transport = FastServer
     reactor: Any
     _build: Any = None
+    _open: Any = None
 
     @override
     def startListening(self) -> None:
         super().startListening()
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._build = getattr(self.factory, "buildLean", None)
+        self._open = getattr(self.factory, "openLean", None)
 
     def pauseAccepting(self) -> None:  # noqa: N802
         """Leave new connections in the kernel's queue."""
@@ -189,6 +192,9 @@ class LeanPort(tcp.Port):
 
     def _take(self, descriptor: int, sockaddr: Any) -> None:
         """Make protocol and transport for an accepted descriptor, or close it."""
+        if self._open is not None:
+            self._let_open(descriptor, sockaddr)
+            return
         build = self._build
         try:
             protocol = self._protocol(sockaddr) if build is None else build(sockaddr)
@@ -209,6 +215,16 @@ class LeanPort(tcp.Port):
             if build is not None:
                 transport.connectionLost(Failure())
         transport._begin_reading()
+
+    def _let_open(self, descriptor: int, sockaddr: tuple[Any, ...]) -> None:
+        number = self.sessionno
+        self.sessionno = number + 1
+        skt = socket.socket(self.addressFamily, self.socketType, 0, descriptor)
+        skt.setblocking(False)
+        try:
+            self._open(skt, sockaddr, self, number)
+        except BaseException:
+            log.err(None, "Error in the opening of a connection")
 
     def _protocol(self, sockaddr: tuple[Any, ...]) -> Any:
         if len(sockaddr) == 4:
@@ -288,6 +304,7 @@ class LeanUnixPort(LeanPort, PlainUnixPort):
     def startListening(self) -> None:
         PlainUnixPort.startListening(self)
         self._build = self._build_local
+        self._open = getattr(self.factory, "openLean", None)
 
     def _build_local(self, sockaddr: tuple[Any, ...]) -> Any:
         return self.factory.buildLean((UNIX, 0))  # type: ignore[union-attr]

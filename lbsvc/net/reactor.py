@@ -180,6 +180,15 @@ class Reactor(EPollReactor):
             self._writes.discard(fd)
             self._poller.unregister(fd)
 
+    def replace(self, selectable: Any, other: Any) -> None:
+        """`other`, which has the same descriptor, is read from now on in place of `selectable`: without a syscall."""
+        fd = selectable.fileno()
+        self._selectables[fd] = other
+        if fd in self._writes:
+            self.removeWriter(other)
+        if fd not in self._reads:
+            self.addReader(other)
+
     def watches(self, selectable: Any) -> bool:
         """Whether it is being read."""
         fd = selectable.fileno()
@@ -291,10 +300,15 @@ class Reactor(EPollReactor):
         return connector
 
     def dial(
-        self, host: str, port: int, protocol: IProtocol, failed: Callable[[OSError], None]
+        self,
+        host: str,
+        port: int,
+        protocol: IProtocol,
+        failed: Callable[[OSError], None],
+        begin: dialing.Begin | None = None,
     ) -> dialing.Dial | dialing._Over:
         """Connect `protocol` to an IP literal; either end may come before this returns. See `net/dialing.py`."""
-        return dialing.dial(self, host, port, protocol, failed)
+        return dialing.dial(self, host, port, protocol, failed, begin)
 
     @override
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: Any, factory: Any) -> Any:

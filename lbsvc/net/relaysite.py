@@ -1,20 +1,25 @@
-"""What the connections of one tcp listener share: settings, the pool, limits, books, clocks, the access log.
+"""What the connections of one tcp listener share: settings, routes, limits, books, clocks, the access log.
 
-Made by app.py, held by every relay; http/site.py is its sister. `limiter` is the listener's own; `addresses` (who sticks to
-which backend) and `ahead` (connections that are ready) are the pool's, and shared by all listeners that use it. Invariant:
-`relays` are those with a connection left, so that a drain can wait for them and cut them.
+Made by streamrouting.py, held by every relay; http/site.py is its sister. `limiter` is the listener's own, a rule's is the
+route's; `addresses` (who sticks to which backend) and `ahead` (connections that are ready) are the pool's, and shared by all
+listeners that use it. Invariant: `relays` are those with a connection left, so that a drain can wait for them and cut them.
+
+A listener that has nothing but a pool has one `RelayRoute`, `alone`, and its connections look no further. Any other has a
+table of rules, each of which leads to a pool, or to several by weight.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lbsvc.config.schema import ListenerSettings, PoolSettings
 from lbsvc.core.affinity import AddressTable
-from lbsvc.core.books import ListenerBooks
+from lbsvc.core.books import ListenerBooks, RouteBooks
 from lbsvc.core.pool import Pool
 from lbsvc.core.ratelimit import RateLimiter, client_key
+from lbsvc.core.split import Split
+from lbsvc.core.streamroutes import StreamTable
 from lbsvc.net.ahead import Ahead
 from lbsvc.net.deadlines import Deadlines
 
@@ -22,14 +27,67 @@ if TYPE_CHECKING:
     from lbsvc.net.relay import Relay
 
 
-class RelaySite:
-    """What the connections of one tcp listener share."""
+class RelayRoute:
+    """The way of a route's connections to one pool, and what that pool wants to be minded."""
+
+    __slots__ = ("addresses", "ahead", "is_heralding", "is_plain", "names", "pool", "pool_settings")
+
+    def __init__(
+        self,
+        name: str,
+        pool: Pool,
+        pool_settings: PoolSettings,
+        addresses: AddressTable | None = None,
+        ahead: Ahead | None = None,
+    ) -> None:
+        #: of the route and of the pool, as the access log has them
+        self.names: tuple[str, str | None] = (name, pool.name)
+        self.pool = pool
+        self.pool_settings = pool_settings
+        self.addresses = addresses
+        self.ahead = ahead
+        #: its connections begin with a PROXY header
+        self.is_heralding = pool_settings.proxy_protocol is not None
+        #: whose turn it is is all that matters: the pool is asked without further ado
+        self.is_plain = addresses is None and not pool.wants_key
+
+    def __repr__(self) -> str:
+        return f"<RelayRoute {self.names[0]} -> {self.names[1]}>"
+
+
+class RelayRule:
+    """What is done with the connections that a route takes: a limit, and where they go."""
+
+    __slots__ = ("books", "limiter", "names", "split")
+
+    def __init__(self, split: Split[RelayRoute], books: RouteBooks, limiter: RateLimiter | None = None) -> None:
+        #: of the route, and of its pool where it has only one
+        self.names = (books.route, None if books.pool == "none" else books.pool)
+        self.split = split
+        self.books = books
+        self.limiter = limiter
+
+    def __repr__(self) -> str:
+        return f"<RelayRule {self.names[0]}>"
+
+
+def is_within(limiter: RateLimiter, peer: str, now: float) -> bool:
+    """Take a token for the client at `peer`: was there one?"""
+    key = "listener" if limiter.policy.key == "listener" else client_key(peer)
+    return limiter.take(key, now) <= 0
+
+
+class StreamSite:
+    """What the connections of one tcp listener share.
+
+    `routes` are all ways to pools; without a `table` there is only one.
+    """
 
     def __init__(
         self,
         settings: ListenerSettings,
-        pool_settings: PoolSettings,
-        pool: Pool,
+        routes: Sequence[RelayRoute],
+        table: StreamTable[RelayRule] | None,
         books: ListenerBooks,
         reactor: Any,
         deadlines: Deadlines,
@@ -39,12 +97,14 @@ class RelaySite:
         log: Callable[[tuple[Any, ...]], None] | None,
         *,
         limiter: RateLimiter | None = None,
-        addresses: AddressTable | None = None,
-        ahead: Ahead | None = None,
     ) -> None:
         self.settings = settings
-        self.pool_settings = pool_settings
-        self.pool = pool
+        self.routes = tuple(routes)
+        self.table = table
+        #: where every connection goes; None where that is to be looked up
+        self.alone: RelayRoute | None = None
+        if table is None:
+            (self.alone,) = self.routes
         self.books = books
         self.reactor = reactor
         self.seconds: Callable[[], float] = reactor.seconds
@@ -54,11 +114,6 @@ class RelaySite:
         self.make_id = make_id
         self.log = log
         self.limiter = limiter
-        self.addresses = addresses
-        self.ahead = ahead
-        #: whose turn it is is all that matters: the pool is asked without further ado
-        self.is_plain = addresses is None and not pool.wants_key
-        self.route = "default"
         #: Twisted's own transports close when the socket is writable, ours when nothing is left to send
         self.closes_late = not hasattr(reactor, "dial")
         self.on_open: Callable[[int], None] = lambda number: None
@@ -66,19 +121,11 @@ class RelaySite:
         #: those with a connection left, settled or not
         self.relays: set[Relay] = set()
 
-    def limit_key(self, peer: str) -> str:
-        """The key of a client's bucket."""
-        limiter = self.limiter
-        return "listener" if limiter is not None and limiter.policy.key == "listener" else client_key(peer)
-
-    def count_limited(self) -> None:
-        """A connection was one too many. As for http, what a listener limits is of no route."""
-        self.books.rejected["rate_limited"] += 1
-
     def drain(self) -> None:
         """Connections may go on until the deadline; none is made ready any more."""
-        if self.ahead is not None:
-            self.ahead.close()
+        for route in self.routes:
+            if route.ahead is not None:
+                route.ahead.close()
 
     def count(self) -> None:
         """Bring the books up to date."""

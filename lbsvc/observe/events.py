@@ -45,6 +45,7 @@ STABLE: Final = frozenset(
         "config.refused",
         "certificate.loaded",
         "certificate.expiring",
+        "certificate.refused",
         "admin.change",
     )
 )

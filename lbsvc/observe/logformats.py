@@ -6,8 +6,8 @@ absent, combined shows it as "-". Values of sensitive query parameters are maske
 observe/accesslog.py, with a batch.
 
 Cost of a line (tests/observe/bench_lines.py, least of many runs, Python 3.11, where one loop over the records takes 2.1 us
-for the plain JSON line): JSON 1.2 us, with a query 1.6, with tries 1.5, with something to mask 3.8; combined 0.9, 1.1, 0.9,
-3.4. Before it leaves settle() a record costs 0.6 (tests/bench/road_cost.py, `log`).
+for the plain JSON line): JSON 1.2 us, with a query 1.6, with tries 1.5, with what TLS adds 1.3, with something to
+mask 3.8; combined 0.9, 1.1, 0.9, 0.9, 3.4. Before it leaves settle() a record costs 0.6 (tests/bench/road_cost.py, `log`).
 
 Decision: columns and msgspec. (2026-11) A batch is turned into columns, each of which is made into what JSON needs by `map`
 or a short comprehension, and back into rows by `map` over a msgspec.Struct, so that few byte codes of Python are run for a
@@ -41,8 +41,9 @@ _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep",
 
 
 class Times(msgspec.Struct, omit_defaults=True, gc=False):
-    """Seconds to each milestone that was reached."""
+    """Seconds to each milestone that was reached, and of the handshake before them."""
 
+    handshake: float | None = None
     queue: float | None = None
     connect: float | None = None
     first_byte: float | None = None
@@ -64,6 +65,7 @@ class Line(msgspec.Struct, omit_defaults=True, gc=False):
     id: str | None = None
     listener: str | None = None
     protocol: str | None = None
+    tls: str | None = None
     client: str | None = None
     peer: str | None = None
     method: str | None = None
@@ -88,14 +90,14 @@ def json_lines(records: Sequence[AccessRecord]) -> bytes:
     columns: Any = zip(*records, strict=True)
     (
         ts, ids, listeners, protocols, clients, peers, methods, hosts, targets, statuses, bytes_in, bytes_out,
-        routes, pools, backends, attempts, reasons, queue, connect, first, total, agents, referers, tries,
+        routes, pools, backends, attempts, reasons, queue, connect, first, total, agents, referers, tries, tls, handshake,
     ) = columns  # fmt: skip
     text = _texts.__getitem__
     lines = map(
         Line, repeat(_LOG), _stamps(ts), map(bytes.decode, ids, repeat("ascii"), repeat("backslashreplace")),
-        listeners, protocols, clients, peers, map(text, methods), map(text, hosts), _paths(targets),
+        listeners, protocols, tls, clients, peers, map(text, methods), map(text, hosts), _paths(targets),
         _codes(statuses, protocols), bytes_in, bytes_out, routes, pools, backends, attempts, reasons, _tries(tries),
-        map(Times, _rounded(queue), _rounded(connect), _rounded(first), _rounded(total)),
+        map(Times, _rounded(handshake), _rounded(queue), _rounded(connect), _rounded(first), _rounded(total)),
         map(text, agents), map(_referers.__getitem__, referers),
     )  # fmt: skip
     return _encode_lines(list(lines))
@@ -190,7 +192,7 @@ def combined_lines(records: Sequence[AccessRecord]) -> bytes:
     lines = []
     for (
         ts, _, _, protocol, client, _, method, _, target, status, _, bytes_out,
-        _, _, _, _, _, _, _, _, _, agent, referer, _,
+        _, _, _, _, _, _, _, _, _, agent, referer, _, _, _,
     ) in records:  # fmt: skip
         if not 0.0 <= ts - base < 1.0:
             base = ts // 1.0

@@ -34,7 +34,7 @@ from typing_extensions import override
 
 import lbsvc
 from lbsvc.core.backend import Backend
-from lbsvc.core.books import BUCKETS, METHODS, Histogram, ListenerBooks, RouteBooks
+from lbsvc.core.books import BUCKETS, HANDSHAKES, METHODS, Histogram, ListenerBooks, RouteBooks
 from lbsvc.core.pool import Pool
 from lbsvc.errors import REASONS
 
@@ -187,6 +187,26 @@ def _rate_limited(view: View) -> Iterator[Row]:
             yield (books.name, name), count
 
 
+def _handshakes(view: View) -> Iterator[Row]:
+    for books in tuple(view.listeners):
+        counts = dict.fromkeys(HANDSHAKES, 0) if books.certificates is not None else {}
+        for (result, version), count in (counts | books.handshakes).items():
+            yield (books.name, result, version), count
+
+
+def _certificates(view: View) -> Iterator[Row]:
+    for books in tuple(view.listeners):
+        if books.certificates is not None:
+            for name, end in tuple(books.certificates().items()):
+                yield (books.name, name), end
+
+
+def _certificate_reloads(view: View) -> Iterator[Row]:
+    for books in tuple(view.listeners):
+        for result, count in tuple(books.certificate_reloads.items()):
+            yield (books.name, result), count
+
+
 def _bytes(view: View) -> Iterator[Row]:
     for books in tuple(view.listeners):
         yield (books.name, "in"), books.bytes_in
@@ -294,6 +314,13 @@ SERIES: Final = (
            _by_listener(lambda books: books.accepted)),
     Series("counter", "lbsvc_listener_rejected_total", "Connections and requests that were turned away.",
            ("listener", "reason"), _rejected),
+    Series("counter", "lbsvc_tls_handshakes_total", "TLS handshakes with clients, by how they ended.",
+           ("listener", "result", "version"), _handshakes),
+    Series("gauge", "lbsvc_tls_certificate_not_after_timestamp_seconds",
+           "When a certificate ends to be valid; its name is the first of those that it is for.", ("listener", "name"),
+           _certificates),
+    Series("counter", "lbsvc_tls_certificate_reloads_total", "Reloads of certificate files that had changed.",
+           ("listener", "result"), _certificate_reloads),
     Series("counter", "lbsvc_http_requests_total", "Requests, by what the client was answered (499: nothing).",
            (*_ROUTE, "method", "code"), _requests),
     Series("histogram", "lbsvc_http_request_duration_seconds", "From a request's first byte to the end of its answer.",

@@ -76,6 +76,7 @@ class Requests:
 
     peer = "192.0.2.1"
     scheme = b"http"
+    identity_lines = b""
     trust = Trust((), "x-forwarded")
 
     def __init__(self) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Mapping
+from typing import Any
 
 from twisted.trial.unittest import TestCase
 
 from lbsvc.config.loader import Loaded, load_text
 from lbsvc.config.schema import ListenerSettings, PoolSettings, RouteSettings, Settings
 from lbsvc.errors import ConfigErrors
+from tests.kit.authority import Authority
 
 FILE = "etc/lb.yaml"
 
@@ -76,6 +80,51 @@ class RouteCase(TestCase):
 
     def _around(self, written: str) -> str:
         return f"listeners:\n  web:\n    bind: 80\n    pool: p\n    routes:\n      - {written}\n{POOL}"
+
+
+class CertificateCase(TestCase):
+    """Tests with a folder, in which the configuration lb.yaml stands, and certificates of an authority beside it."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+        self.authority = Authority()
+        self.ca = self.authority.write(self.folder)
+
+    def issue(self, name: str, *hosts: str, **facts: Any) -> tuple[str, str]:
+        """Files NAME.pem and NAME.key; their paths."""
+        cert, key = self.authority.issue(*hosts, **facts).write(self.folder, name)
+        os.chmod(key, 0o600)
+        return cert, key
+
+    def write(self, name: str, content: bytes) -> str:
+        path = os.path.join(self.folder, name)
+        with open(path, "wb") as file:
+            file.write(content)
+        os.chmod(path, 0o600)
+        return path
+
+    def load(self, text: str, env: Mapping[str, str] | None = None, wall: float | None = None) -> Loaded:
+        filename = os.path.join(self.folder, "lb.yaml")
+        return (
+            load_text(text, filename, env or {}) if wall is None else load_text(text, filename, env or {}, lambda: wall)
+        )
+
+    def mistakes(self, text: str, env: Mapping[str, str] | None = None) -> list[str]:
+        """The mistakes; the folder is called F in them."""
+        try:
+            self.load(text, env)
+        except ConfigErrors as error:
+            return [self._short(str(mistake)) for mistake in error.mistakes]
+        return []
+
+    def notes(self, text: str, wall: float | None = None) -> list[str]:
+        """The notes, but for those on what is not supported yet at the top; the folder is called F in them."""
+        return [self._short(note) for note in self.load(text, None, wall).notes if "admin.dashboard" not in note]
+
+    def _short(self, line: str) -> str:
+        return line.removeprefix(f"{self.folder}/lb.yaml:").strip().replace(self.folder, "F")
 
 
 def _indented(lines: str) -> str:

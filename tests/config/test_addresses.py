@@ -99,11 +99,13 @@ class BindTests(TestCase):
 
 class BackendAddressTests(TestCase):
     def test_forms(self) -> None:
-        """host:port or an http URL, whose port is 80 unless it has one; a bare slash at its end does no harm."""
+        """host:port, or a URL, whose port is 80 or 443 unless it has one; https means TLS; a bare slash does no harm."""
         for text, expected in {
-            "10.0.0.1:8001": ("10.0.0.1", 8001), "[2001:DB8::1]:80": ("2001:db8::1", 80), "App_1.svc:80": ("app_1.svc", 80),
-            "http://h:8080": ("h", 8080), "http://h": ("h", 80), "HTTP://[::1]/": ("::1", 80),
-            "h.example.:1": ("h.example.", 1),
+            "10.0.0.1:8001": ("10.0.0.1", 8001, False), "[2001:DB8::1]:80": ("2001:db8::1", 80, False),
+            "App_1.svc:80": ("app_1.svc", 80, False), "h.example.:1": ("h.example.", 1, False),
+            "http://h:8080": ("h", 8080, False), "http://h": ("h", 80, False), "HTTP://[::1]/": ("::1", 80, False),
+            "https://h:8443": ("h", 8443, True), "https://h": ("h", 443, True), "HTTPS://[::1]/": ("::1", 443, True),
+            "https:443": ("https", 443, False),
         }.items():  # fmt: skip
             self.assertEqual(parse_address(text), expected, text)
 
@@ -111,6 +113,10 @@ class BackendAddressTests(TestCase):
         """The address stays as it is written, and is the name."""
         backend = settings(LISTENER + "pools: {p: {backends: ['http://H:1']}}\n").pools["p"].backends[0]
         self.assertEqual((backend.address, backend.name, backend.host), ("http://H:1", "http://H:1", "h"))
+        self.assertFalse(backend.is_secure)
+        backend = settings(LISTENER + "pools: {p: {backends: ['https://H']}}\n").pools["p"].backends[0]
+        self.assertEqual((backend.address, backend.name, backend.host), ("https://H", "https://H", "h"))
+        self.assertEqual((backend.port, backend.is_secure), (443, True))
 
     def test_wrong_forms(self) -> None:
         """What is wrong is said, at the item; a password is not shown."""
@@ -127,8 +133,11 @@ class BackendAddressTests(TestCase):
             "http://h/x": 'cannot have a path or query: requests keep their own (got "http://h/x")',
             "http://h?x": 'cannot have a path or query: requests keep their own (got "http://h?x")',
             "http://u:pw@h:1": "cannot have a user name or password",
-            "ftp://h:1": 'must be host:port, http://host:port or unix:PATH (got "ftp://h:1")',
-            "https://h:1": "https:// is not supported yet",
+            "ftp://h:1": 'must be host:port, http://host:port, https://host:port or unix:PATH (got "ftp://h:1")',
+            "https://": 'needs a host, as in 10.0.0.1:8001 (got "https://")',
+            "https://h:": 'needs a port from 1 to 65535 (got "https://h:")',
+            "https://h/x": 'cannot have a path or query: requests keep their own (got "https://h/x")',
+            "https://u:pw@h": "cannot have a user name or password",
             "h2c://h:1": "h2c:// is not supported yet",
         }.items():
             found = mistakes(f"{LISTENER}pools:\n  p:\n    backends: ['{text}']\n")

@@ -1,4 +1,4 @@
-"""Listeners: what each key takes, and what is refused. (Routes: test_routes.py.)"""
+"""Listeners: what each key takes, and what is refused. (Routes: test_routes.py, TLS: test_tls.py.)"""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ class ListenerTests(TestCase):
     def test_handshake_is_noted(self) -> None:
         """A handshake's deadline is accepted where there is no handshake to limit, but not silently."""
         text = "listeners:\n  a: {bind: 80, pool: p, timeouts: {handshake: 5s}}\n" + POOL
-        note = "etc/lb.yaml: listeners.a.timeouts.handshake: does nothing yet: TLS and PROXY headers are not supported"
+        note = "etc/lb.yaml: listeners.a.timeouts.handshake: does nothing without tls and proxy_protocol"
         self.assertIn(note, load(text).notes)
         self.assertNotIn(note, load(text.replace("handshake: 5s", "idle: 5s")).notes)
+        note = "etc/lb.yaml: listeners.a.timeouts.handshake: does nothing without tls, proxy_protocol and match.sni"
+        self.assertIn(note, load(text.replace("pool: p", "pool: p, protocol: tcp")).notes)
 
     def test_defaults(self) -> None:
         """A bind and a pool are enough; the rest is as the reference says."""
@@ -98,7 +100,7 @@ class ListenerTests(TestCase):
             [
                 "3:5: listeners.a: needs a pool or routes",
                 "4:6: listeners.b: needs a pool or routes",
-                "5:6: listeners.c: needs a pool",
+                "5:6: listeners.c: needs a pool or routes",
             ],
         )
 
@@ -134,13 +136,10 @@ class ListenerTests(TestCase):
 
     def test_tcp(self) -> None:
         """On tcp, what only speaks about requests is refused, or noted where it does no harm."""
-        lines = "    protocol: tcp\n    routes: [{pool: p}]\n    expose_backend: true\n"
+        lines = "    protocol: tcp\n    expose_backend: true\n"
         self.assertEqual(
             mistakes(LISTENER + lines + POOL),
-            [
-                "6:5: listeners.web.routes: is not supported yet where protocol is tcp",
-                "7:5: listeners.web.expose_backend: means nothing where protocol is tcp",
-            ],
+            ["6:5: listeners.web.expose_backend: means nothing where protocol is tcp"],
         )
         lines = (
             "    protocol: tcp\n    limits: {header_count: 5}\n    forwarded: off\n    trusted_proxies: [10.0.0.0/8]\n"
@@ -153,3 +152,28 @@ class ListenerTests(TestCase):
         self.assertEqual(len([note for note in notes if "does nothing" in note]), 3)
         notes = load(LISTENER + "    protocol: tcp\n    trusted_proxies: []\n" + POOL).notes
         self.assertNotIn("does nothing", "".join(notes))
+
+
+class ProxyHeaderTests(TestCase):
+    def test_trust(self) -> None:
+        """PROXY headers are believed of somebody: without trusted proxies nobody could connect, which is a mistake."""
+        why = "needs trusted_proxies: nobody else may connect, and there are none"
+        for more in ("", "    trusted_proxies: []\n", "    trusted_proxies: off\n"):
+            found = mistakes(f"{LISTENER}    proxy_protocol: true\n{more}{POOL}")
+            self.assertEqual(found, [f"5:5: listeners.web.proxy_protocol: {why}"], more)
+        self.assertTrue(listener("proxy_protocol: true\ntrusted_proxies: 10.0.0.0/8").proxy_protocol)
+        self.assertTrue(listener("proxy_protocol: true\ntrusted_proxies: unix").proxy_protocol)
+        self.assertFalse(listener("proxy_protocol: false").proxy_protocol)
+        found = mistakes(f"{LISTENER}    proxy_protocol: true\n    trusted_proxies: 10\n{POOL}")
+        self.assertEqual(len(found), 1, found)
+        self.assertIn("trusted_proxies: must be", found[0])
+        found = mistakes(f"{LISTENER}    proxy_protocol: v2\n{POOL}")
+        self.assertEqual(found, ['5:5: listeners.web.proxy_protocol: must be true or false (got "v2")'])
+
+    def test_notes(self) -> None:
+        """With PROXY headers trusted proxies mean something on tcp too, and the handshake's deadline acts."""
+        more = "    trusted_proxies: 10.0.0.0/8\n    timeouts: {handshake: 5s}\n    protocol: tcp\n"
+        notes = load(f"{LISTENER}    proxy_protocol: true\n{more}{POOL}").notes
+        self.assertNotIn("does nothing", "".join(notes))
+        notes = load(f"{LISTENER}    proxy_protocol: false\n{more}{POOL}").notes
+        self.assertEqual(len([note for note in notes if "does nothing" in note]), 2)

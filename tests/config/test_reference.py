@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from twisted.trial.unittest import TestCase
+import re
 
-from tests.config.reading import mistakes
+from tests.config.reading import CertificateCase
 
 #: Key -> a value that asks for something, and whether that acts. "N" stands for a name that people choose, [] for
-#: an item of a list. It is the structure of lb-reference.yaml, written down a second time on purpose.
+#: an item of a list; CERT, KEY, CA and BOTH for files. It is the structure of lb-reference.yaml, written down a second
+#: time on purpose.
 ACTS = True
 LATER = False
 KEYS: dict[str, tuple[str, bool]] = {
@@ -17,15 +18,8 @@ KEYS: dict[str, tuple[str, bool]] = {
     "listeners.N.max_connections": ("9999", ACTS),
     "listeners.N.connections_per_client": ("5", ACTS),
     "listeners.N.trusted_proxies": ("[10.0.0.0/8]", ACTS),
-    "listeners.N.proxy_protocol": ("true", LATER),
     "listeners.N.forwarded": ("both", ACTS),
-    "listeners.N.tls.certificates": ("[{cert: a, key: b}]", LATER),
-    "listeners.N.tls.min_version": ("'1.3'", LATER),
-    "listeners.N.tls.ciphers": ("ALL", LATER),
-    "listeners.N.tls.alpn": ("[h2]", LATER),
-    "listeners.N.tls.client_ca": ("a", LATER),
-    "listeners.N.tls.client_auth": ("optional", LATER),
-    "listeners.N.tls.reload_interval": ("5s", LATER),
+    "listeners.N.tls.certificates": ("[{cert: CERT, key: KEY}]", ACTS),
     "listeners.N.timeouts.handshake": ("5s", ACTS),
     "listeners.N.timeouts.request_header": ("5s", ACTS),
     "listeners.N.timeouts.request_body": ("5s", ACTS),
@@ -46,7 +40,6 @@ KEYS: dict[str, tuple[str, bool]] = {
     "listeners.N.routes.[].match.methods": ("[GET]", ACTS),
     "listeners.N.routes.[].match.headers": ("{X-Canary: '1'}", ACTS),
     "listeners.N.routes.[].match.client": ("[10.0.0.0/8]", ACTS),
-    "listeners.N.routes.[].match.sni": ("a.b", LATER),
     "listeners.N.routes.[].name": ("api", ACTS),
     "listeners.N.routes.[].pool": ("p", ACTS),
     "listeners.N.routes.[].strip_prefix": ("/v1", ACTS),
@@ -121,12 +114,11 @@ KEYS: dict[str, tuple[str, bool]] = {
     "pools.N.slow_start": ("30s", ACTS),
     "pools.N.protocol": ("h2", LATER),
     "pools.N.panic_threshold": ("5%", ACTS),
-    "pools.N.proxy_protocol": ("v2", LATER),
-    "pools.N.tls.verify": ("true", LATER),
-    "pools.N.tls.ca": ("a", LATER),
-    "pools.N.tls.server_name": ("a", LATER),
-    "pools.N.tls.cert": ("a", LATER),
-    "pools.N.tls.key": ("a", LATER),
+    "pools.N.proxy_protocol": ("v2", ACTS),
+    "pools.N.tls.verify": ("false", ACTS),
+    "pools.N.tls.ca": ("CA", ACTS),
+    "pools.N.tls.server_name": ("a", ACTS),
+    "pools.N.tls.cert": ("BOTH", ACTS),
     "admin.bind": ("127.0.0.1:9902", ACTS),
     "admin.hosts": ("[a]", ACTS),
     "admin.token": ("x", ACTS),
@@ -145,8 +137,18 @@ KEYS: dict[str, tuple[str, bool]] = {
     "state_file": ("a", LATER),
     "workers": ("2", LATER),
 }
+_CERTIFICATES = "certificates: {cert: CERT, key: KEY}"
 #: Keys that only speak beside another one.
 BESIDE = {
+    "listeners.N.routes.[].match.sni": ("protocol: tcp, routes: [{match: {sni: a.b}, pool: p}]", "listeners.N"),
+    "listeners.N.proxy_protocol": ("proxy_protocol: true, trusted_proxies: 10.0.0.0/8", "listeners.N"),
+    "listeners.N.tls.min_version": (f"{_CERTIFICATES}, min_version: '1.3'", "listeners.N.tls"),
+    "listeners.N.tls.ciphers": (f"{_CERTIFICATES}, ciphers: ECDHE+AESGCM", "listeners.N.tls"),
+    "listeners.N.tls.alpn": (f"{_CERTIFICATES}, alpn: [h2]", "listeners.N.tls"),
+    "listeners.N.tls.client_ca": (f"{_CERTIFICATES}, client_ca: CA", "listeners.N.tls"),
+    "listeners.N.tls.client_auth": (f"{_CERTIFICATES}, client_ca: CA, client_auth: optional", "listeners.N.tls"),
+    "listeners.N.tls.reload_interval": (f"{_CERTIFICATES}, reload_interval: 5s", "listeners.N.tls"),
+    "pools.N.tls.key": ("cert: CERT, key: KEY", "pools.N.tls"),
     "listeners.N.rate_limit.burst": ("rate: 100/s, burst: 200", "listeners.N.rate_limit"),
     "listeners.N.rate_limit.key": ("rate: 100/s, key: listener", "listeners.N.rate_limit"),
     "listeners.N.routes.[].rate_limit.key": ("rate: 10/s, key: 'header:A'", "listeners.N.routes.[].rate_limit"),
@@ -194,11 +196,20 @@ def flow(node: object) -> str:
     return str(node)
 
 
-class ReferenceTests(TestCase):
+class ReferenceTests(CertificateCase):
+    def wrong(self, text: str) -> list[str]:
+        """The mistakes, with files in the places of their words."""
+        cert, key = self.issue("site", "a.example")
+        with open(cert, "rb") as one, open(key, "rb") as other:
+            both = self.write("both.pem", one.read() + other.read())
+        for word, path in {"CERT": cert, "KEY": key, "CA": self.ca, "BOTH": both}.items():
+            text = re.sub(rf"\b{word}\b", path, text)
+        return self.mistakes(text)
+
     def test_every_key_acts_or_is_refused(self) -> None:
         """What acts is taken; what does not is refused at itself, or at the section that does not act."""
         for path, (written, acts) in KEYS.items():
-            found = mistakes(whole(path, written))
+            found = self.wrong(whole(path, written))
             if acts:
                 self.assertEqual(found, [], path)
             else:
@@ -211,11 +222,11 @@ class ReferenceTests(TestCase):
             text = whole(section + ".MARK", "1").replace("MARK: 1", written)
             if section.endswith("[]"):
                 text = text.replace(", pool: p}]", "}]")
-            self.assertEqual(mistakes(text), [], key)
+            self.assertEqual(self.wrong(text), [], key)
 
     def test_a_key_beside_each_is_unknown(self) -> None:
         """A key that the reference does not have is unknown in every section that acts."""
         sections = {path.rpartition(".")[0] for path, (_, acts) in KEYS.items() if acts}
         for section in sections - {"listeners.N.routes.[].redirect"}:
-            found = mistakes(whole(f"{section}.kein", "1"))
+            found = self.wrong(whole(f"{section}.kein", "1"))
             self.assertTrue(any("kein: unknown key" in mistake for mistake in found), (section, found))

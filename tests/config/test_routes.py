@@ -65,7 +65,9 @@ class MatchTests(RouteCase):
             "6:50: R.match.headers.b: is here twice: case does not count in names of headers",
             '6:56: R.match.headers.C: must be visible ASCII text on one line (got "x\\r\\n")',
         )
-        self.assert_wrong("{match: {sni: a}, pool: p}", "6:18: R.match.sni: is not supported yet")
+        self.assert_wrong(
+            "{match: {sni: a}, pool: p}", "6:18: R.match.sni: means nothing where protocol is http: use host"
+        )
 
     def test_clients(self) -> None:
         """Networks of clients, in CIDR form, each once; one alone needs no list."""

@@ -187,7 +187,7 @@ class Leases(TestCase):
             for outcome in FAILURES:
                 lease_of(pool).release(outcome, code, 5.0)
             self.assertEqual(set(backend.failures.values()), {1})
-            self.assertEqual(len(backend.failures), 5)
+            self.assertEqual(len(backend.failures), 6)
             self.assertEqual(backend.tcp_error, 0 if code else 5)
             self.assertEqual((sum(backend.requests), backend.latency, backend.tcp_ok), (0, None, 0))
 
@@ -206,4 +206,4 @@ class Leases(TestCase):
         """Every outcome has a reason word of the contract."""
         self.assertEqual({outcome.reason for outcome in Outcome} - set(REASONS), set())
         self.assertEqual(Outcome.RESET.reason, "upstream_reset")
-        self.assertEqual([int(outcome) for outcome in Outcome], list(range(8)))
+        self.assertEqual([int(outcome) for outcome in Outcome], list(range(9)))

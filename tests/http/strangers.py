@@ -23,7 +23,10 @@ BACKEND = Backend("p", "b", "10.0.0.1:81", "10.0.0.1", 81)
 WHO = b"X-Forwarded-For: 192.0.2.1\r\n"
 #: a client's connection, as far as forwarding asks for it
 CONNECTION: Any = SimpleNamespace(
-    peer="192.0.2.1", scheme=b"http", site=SimpleNamespace(trust=SimpleNamespace(lines=lambda *_: WHO))
+    peer="192.0.2.1",
+    scheme=b"http",
+    identity_lines=b"",
+    site=SimpleNamespace(trust=SimpleNamespace(lines=lambda *_: WHO)),
 )
 
 

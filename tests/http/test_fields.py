@@ -71,7 +71,13 @@ class GrammarTests(TestCase):
         """Names have their kinds in any case."""
         for name, kind in (
             *((b"Upgrade", UPGRADE), (b"tE", DROPPED), (b"Proxy-Connection", DROPPED), (b"HOST", HOST)),
-            *((b"X-Forwarded-Prefix", IDENTITY), (b"Forwarded", IDENTITY), (b"X-Forwarded-A_B", IDENTITY)),
+            *((b"X-Forwarded-Prefix", IDENTITY), (b"Forwarded", IDENTITY), (b"X-Forwarded-A_B", SHADOW)),
+            *((b"X-CLIENT-Cert-Verified", IDENTITY), (b"X-Client-Certificate", IDENTITY), (b"X-Client-Cert", IDENTITY)),
+            *((b"Client-Cert", IDENTITY), (b"client-cert-chain", IDENTITY), (b"Ssl-Client-Verify", IDENTITY)),
+            *((b"X-SSL-Client-S-DN", IDENTITY), (b"X-Amzn-Mtls-Clientcert", IDENTITY), (b"X-ARR-ClientCert", IDENTITY)),
+            *((b"Client-Certs", PLAIN), (b"X-Client", PLAIN), (b"X-Client-Ce", PLAIN), (b"X-SSL", PLAIN)),
+            *((b"X_Client_Cert_Verified", SHADOW), (b"X-Client-Cert_Verified", SHADOW), (b"Client_Cert", SHADOW)),
+            *((b"X.Client.Cert.Subject", SHADOW), (b"X-Client-Cert.Subject", SHADOW), (b"x_ssl-client-verify", SHADOW)),
             *((b"True-Client-IP", IDENTITY), (b"X-Original-URL", IDENTITY), (b"Proxy", IDENTITY)),
             *((b"X-Forward", PLAIN), (b"Via", PLAIN), (b"Trailer", PLAIN), (b"X_Y", UNDERSCORE), (b"_", UNDERSCORE)),
             *((b"X_Real_IP", SHADOW), (b"x-forwarded_for", SHADOW), (b"Content_Length", SHADOW), (b"TE_", UNDERSCORE)),

@@ -20,6 +20,7 @@ class Connection:
     """As much of a client's connection as forwarding looks at."""
 
     scheme = b"http"
+    identity_lines = b""
 
     def __init__(self, forwarded: str = "x-forwarded", peer: str = "192.0.2.1") -> None:
         self.peer = peer

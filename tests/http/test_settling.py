@@ -8,6 +8,7 @@ from lbsvc.config.schema import RouteSettings
 from lbsvc.core.policies import Backoff, RetryPolicy
 from lbsvc.core.record import Record
 from lbsvc.core.retry import RetryBudget
+from lbsvc.net.arrival import Arrival
 from tests.http.road import DATE, HOLE, LATER, REFUSED, REFUSED_LATER, WALL, Road, RoadCase, timeouts
 
 GET = b"GET /a?b=c HTTP/1.1\r\nHost: x\r\nUser-Agent: u\r\nReferer: r\r\n\r\n"
@@ -89,6 +90,48 @@ class TimesTests(SettlingCase):
         road.upstream(1).send(OK)
         self.times(road.records[1], first=0.5, total=0.5)
         self.assertEqual(road.records[1].tries, (("b9001", "upstream_reset"), ("b9002", "ok")))
+
+
+class ArrivalTests(SettlingCase):
+    def recorded(self, arrival: Arrival | None, *streams: bytes) -> list[tuple[str | None, float | None]]:
+        """What the records of a connection say of TLS and of its handshake."""
+        road = self.road(own="hello")
+        client = road.client()
+        client.server.arrival = arrival
+        for stream in streams:
+            client.send(stream)
+        return [(record.tls, record.t_handshake) for record in road.records]
+
+    def test_tls(self) -> None:
+        """Every request that came over TLS says so; how long the handshake took is told with the connection's first."""
+        own = GET.replace(b"/a", b"/own/a")
+        found = self.recorded(Arrival("192.0.2.1", tls="TLSv1.2", is_secure=True, handshake=0.25), own, own * 2)
+        self.assertEqual(found, [("TLSv1.2", 0.25), ("TLSv1.2", None), ("TLSv1.2", None)])
+
+    def test_proxy_header(self) -> None:
+        """A PROXY header alone took its time too, but is no TLS, whatever the proxy says of its own side."""
+        own = GET.replace(b"/a", b"/own/a")
+        found = self.recorded(Arrival("192.0.2.1", is_secure=True, handshake=0.5), own, own)
+        self.assertEqual(found, [(None, 0.5), (None, None)])
+
+    def test_unread(self) -> None:
+        """A request that cannot be read is the first as well."""
+        found = self.recorded(Arrival("192.0.2.1", tls="TLSv1.3", handshake=0.5), b"no request\r\n\r\n")
+        self.assertEqual(found, [("TLSv1.3", 0.5)])
+
+    def test_plain(self) -> None:
+        """A plain connection's requests have neither."""
+        self.assertEqual(self.recorded(None, GET.replace(b"/a", b"/own/a")), [(None, None)])
+
+    def test_not_in_the_total(self) -> None:
+        """The handshake was before the request: no other time has it in it."""
+        road = self.road()
+        client = road.client()
+        client.server.arrival = Arrival("192.0.2.1", tls="TLSv1.3", handshake=2.0)
+        client.send(GET)
+        road.run(0.5)
+        road.upstream().send(OK)
+        self.times(road.records[0], connect=0.0, first=0.5, total=0.5)
 
 
 class TriesTests(SettlingCase):

@@ -31,7 +31,8 @@ from lbsvc.core.record import Record
 from lbsvc.core.retry import RetryBudget
 from lbsvc.net.ahead import Ahead, Ready
 from lbsvc.net.deadlines import Deadlines
-from lbsvc.net.relay import Relay, RelaySite
+from lbsvc.net.relay import Relay
+from lbsvc.net.relaysite import RelayRoute, StreamSite
 from tests.kit.builders import listener, pool
 from tests.kit.network import Network
 from tests.kit.wire import HalfClosingPeer
@@ -116,10 +117,10 @@ class Road:
         self.ahead: Ahead | None = None
         if ahead:
             self.ahead = Ahead(pool_settings, self.pool, network, self.deadlines, self.rng, hung_up_wires)
-        self.site = RelaySite(
+        self.site = StreamSite(
             self.settings,
-            pool_settings,
-            self.pool,
+            [RelayRoute("default", self.pool, pool_settings, self.addresses, self.ahead)],
+            None,
             self.books,
             network,
             self.deadlines,
@@ -128,8 +129,6 @@ class Road:
             lambda: b"%08x" % len(self.records),
             lambda record: self.records.append(Record(*record)),
             limiter=RateLimiter(limit) if limit is not None else None,
-            addresses=self.addresses,
-            ahead=self.ahead,
         )
         self.site.on_open = self.opened.append
         self.site.on_close = self._count_closed

@@ -18,7 +18,8 @@ from lbsvc.core.books import ListenerBooks
 from lbsvc.core.pool import Pool
 from lbsvc.net.ahead import Ahead
 from lbsvc.net.deadlines import Deadlines
-from lbsvc.net.relay import Relay, RelaySite
+from lbsvc.net.relay import Relay
+from lbsvc.net.relaysite import RelayRoute, StreamSite
 from tests.kit.builders import listener, pool
 from tests.net.reactors import PATIENCE, LeanServing, ReactorCase, Serving, TwistedsOwn
 from tests.net.test_connector import descriptors
@@ -40,10 +41,10 @@ class AheadSocketTests(ReactorCase):
         deadlines = Deadlines(self.reactor)
         self.ahead = Ahead(self.settings, self.pool, self.reactor, deadlines, random.Random(1))
         self.books = ListenerBooks("main", "tcp")
-        self.site = RelaySite(
+        self.site = StreamSite(
             listener(protocol="tcp", pool="web"),
-            self.settings,
-            self.pool,
+            [RelayRoute("default", self.pool, self.settings, ahead=self.ahead)],
+            None,
             self.books,
             self.reactor,
             deadlines,
@@ -51,7 +52,6 @@ class AheadSocketTests(ReactorCase):
             random.Random(1),
             lambda: b"",
             None,
-            ahead=self.ahead,
         )
         self.ahead.start()
         self.backends = [self.accept() for _ in range(2)]

@@ -34,7 +34,7 @@ def by_rows(records: list[Record]) -> bytes:
     lines = []
     for (
         ts, identity, listener, protocol, client, peer, method, host, target, status, bytes_in, bytes_out,
-        route, pool, backend, attempts, reason, queue, connect, first, total, agent, referer, _,
+        route, pool, backend, attempts, reason, queue, connect, first, total, agent, referer, _, tls, handshake,
     ) in records:  # fmt: skip
         since = ts - base
         if not 0.0 <= since < 1.0:
@@ -47,6 +47,7 @@ def by_rows(records: list[Record]) -> bytes:
             if "?" in path or "#" in path:
                 path = masked(path)
         times = Times(
+            None if handshake is None else int(handshake * 1e6) / 1e6,
             None if queue is None else int(queue * 1e6) / 1e6,
             None if connect is None else int(connect * 1e6) / 1e6,
             None if first is None else int(first * 1e6) / 1e6,
@@ -54,7 +55,7 @@ def by_rows(records: list[Record]) -> bytes:
         )
         line = Line(
             OPENING, f"{second}.{int(since * 1000.0):03d}Z", identity.decode("ascii", escape), listener, protocol,
-            client, peer, None if method is None else method.decode("ascii", escape),
+            tls, client, peer, None if method is None else method.decode("ascii", escape),
             None if host is None else host.decode("ascii", escape), path, status or 499, bytes_in, bytes_out, route,
             pool, backend, attempts, reason, None, times, None if agent is None else agent.decode("ascii", escape),
             None if referer is None else masked(referer.decode("ascii", escape)),
@@ -73,6 +74,7 @@ CASES = {
         for n in range(512)
     ],
     "referer": [record(n, b"/api/v1/users/%d" % n, b"https://www.example.com/start") for n in range(512)],
+    "tls": [record(n, b"/api/v1/users")._replace(tls="TLSv1.3", t_handshake=0.0012) for n in range(512)],
     "own referers": [record(n, b"/", b"https://www.example.com/%d" % n) for n in range(512)],
 }
 

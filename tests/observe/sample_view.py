@@ -47,6 +47,9 @@ def realistic() -> SampleView:
     api.duration.counts[3], api.duration.counts[-1], api.duration.total = 31, 1, 40.5
     web.route("none", "none").requests = {(b"GET", 404): 1}
     db.accepted, db.terminations = 7, {"ok": 7}
+    web.handshakes = {("success", "TLSv1.3"): 38, ("failure", "none"): 2}
+    web.certificates = lambda: {"www.example.com": 1_800_000_000.0, "*.example.org": 1_799_999_999.5}
+    web.certificate_reloads = {"success": 2, "failure": 1}
     http, tcp = pool("web", "a", "b", "10.0.0.3:80"), pool("db", "one")
     a, b, c = http.backends
     a.health, a.requests[2], a.latency, a.connections = "up", 20, 0.004, 2

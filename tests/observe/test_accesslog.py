@@ -31,6 +31,9 @@ TCP = Record(
     attempts=1, reason="idle_timeout", t_connect=0.25, t_total=600.0,
 )  # fmt: skip
 
+#: The same request over TLS, as the first of its connection.
+SECURE = PROXIED._replace(tls="TLSv1.3", t_handshake=0.0012349)
+
 bytes_or_none = st.none() | st.binary(max_size=80)
 
 #: What `"quoted \" text"` may look like in a combined line.
@@ -68,6 +71,8 @@ records = st.builds(
     user_agent=bytes_or_none,
     referer=bytes_or_none,
     tries=tries_or_none,
+    tls=st.sampled_from((None, "TLSv1.2", "TLSv1.3")),
+    t_handshake=seconds_or_none,
 )
 
 
@@ -109,6 +114,29 @@ class JSONTests(TestCase):
                 "log": "access", "ts": "2026-11-21T01:15:23.123Z", "id": "77", "listener": "db", "protocol": "tcp",
                 "client": "192.0.2.7", "peer": "192.0.2.7", "bytes_in": 10, "bytes_out": 20, "pool": "db",
                 "backend": "b", "attempts": 1, "reason": "idle_timeout", "t": {"connect": 0.25, "total": 600.0},
+            },
+        )  # fmt: skip
+
+    def test_tls(self) -> None:
+        """Over TLS there is its version behind the protocol, and, first of the times, how long the handshake took."""
+        line = json_lines([SECURE])
+        self.assertIn(b'"protocol":"HTTP/1.1","tls":"TLSv1.3","client":', line)
+        self.assertIn(b'"t":{"handshake":0.001234,"queue":0.5,', line)
+        plain = json.loads(line)
+        del plain["tls"], plain["t"]["handshake"]
+        self.assertEqual(plain, one(PROXIED))
+        later = one(SECURE._replace(t_handshake=None))
+        self.assertEqual((later["tls"], later["t"]), ("TLSv1.3", one(PROXIED)["t"]))
+
+    def test_failed_handshake(self) -> None:
+        """A connection that did not get through its handshake is a line like that of a tcp connection."""
+        failed = Record(TS, b"78", "web", "tcp", "192.0.2.7", "192.0.2.7", reason="handshake_failed", t_total=0.25)
+        self.assertEqual(
+            one(failed),
+            {
+                "log": "access", "ts": "2026-11-21T01:15:23.123Z", "id": "78", "listener": "web", "protocol": "tcp",
+                "client": "192.0.2.7", "peer": "192.0.2.7", "bytes_in": 0, "bytes_out": 0, "attempts": 0,
+                "reason": "handshake_failed", "t": {"total": 0.25},
             },
         )  # fmt: skip
 
@@ -225,6 +253,10 @@ class CombinedTests(TestCase):
             b'192.0.2.7 - - [21/Nov/2026:01:15:23 +0000] "-" 000 20 "-" "-"\n'
             b'192.0.2.7 - - [21/Nov/2026:01:15:23 +0000] "GET / HTTP/1.1" 499 1893 "-" "-"\n',
         )
+
+    def test_tls(self) -> None:
+        """The format knows nothing of TLS: the line is the same."""
+        self.assertEqual(combined_lines([SECURE]), combined_lines([PROXIED]))
 
     def test_forging(self) -> None:
         """A client cannot end a field or a line: quotes and control characters are escaped as Apache does."""

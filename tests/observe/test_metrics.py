@@ -26,6 +26,9 @@ CONTRACT = {
     "lbsvc_listener_connections": ("gauge", LISTENER),
     "lbsvc_listener_connections_total": ("counter", LISTENER),
     "lbsvc_listener_rejected_total": ("counter", LISTENER | {"reason"}),
+    "lbsvc_tls_handshakes_total": ("counter", LISTENER | {"result", "version"}),
+    "lbsvc_tls_certificate_not_after_timestamp_seconds": ("gauge", LISTENER | {"name"}),
+    "lbsvc_tls_certificate_reloads_total": ("counter", LISTENER | {"result"}),
     "lbsvc_http_requests_total": ("counter", ROUTE | {"method", "code"}),
     "lbsvc_http_request_duration_seconds": ("histogram", ROUTE),
     "lbsvc_http_requests_in_flight": ("gauge", LISTENER),
@@ -69,8 +72,8 @@ def values(view: SampleView) -> Found:
     return found
 
 
-def at(found: Found, name: str, **labels: str) -> float | None:
-    return found.get((name, frozenset(labels.items())))
+def at(found: Found, metric: str, **labels: str) -> float | None:
+    return found.get((metric, frozenset(labels.items())))
 
 
 class ContractTests(TestCase):
@@ -119,7 +122,12 @@ class ZeroTests(TestCase):
             self.assertEqual(at(found, "lbsvc_terminations_total", listener="web", reason=reason), 0)
         for reason in ("connections", "rate_limited", "overload", "bad_proxy_header"):
             self.assertEqual(at(found, "lbsvc_listener_rejected_total", listener="db", reason=reason), 0)
-        for reason in ("connect_failed", "connect_timeout", "upstream_reset", "upstream_timeout", "upstream_protocol"):
+        for reason in ("handshake_failed", "bad_proxy_header", "tls_verify"):
+            self.assertEqual(at(found, "lbsvc_terminations_total", listener="db", reason=reason), 0)
+        for reason in (
+            *("connect_failed", "connect_timeout", "upstream_reset", "upstream_timeout", "upstream_protocol"),
+            "tls_verify",
+        ):
             self.assertEqual(at(found, "lbsvc_backend_failures_total", pool="web", backend="a", reason=reason), 0)
         for name in ("access", "event"):
             self.assertEqual(at(found, "lbsvc_log_dropped_total", log=name), 0)
@@ -140,6 +148,24 @@ class ZeroTests(TestCase):
                 for listener, route in (("web", "none"), ("web", "api"), ("db", "none"))
             },
         )
+
+    def test_tls_is_there_from_the_start(self) -> None:
+        """Where TLS ends, each result of a handshake and of a reload is there, at zero; elsewhere there is nothing of it."""
+        web, db, plain = (ListenerBooks(name, "http") for name in ("web", "db", "plain"))
+        for books in (web, db):
+            books.certificates = dict
+            books.certificate_reloads = {"success": 0, "failure": 0}
+        found = values(SampleView([web, db, plain]))
+        told = {key: value for key, value in found.items() if key[0].startswith("lbsvc_tls_")}
+        expected = {}
+        for listener in ("web", "db"):
+            for result, version in (("success", "TLSv1.2"), ("success", "TLSv1.3"), ("failure", "none")):
+                labels = frozenset({("listener", listener), ("result", result), ("version", version)})
+                expected["lbsvc_tls_handshakes_total", labels] = 0
+            for result in ("success", "failure"):
+                labels = frozenset({("listener", listener), ("result", result)})
+                expected["lbsvc_tls_certificate_reloads_total", labels] = 0
+        self.assertEqual(told, expected)
 
     def test_codes_by_road(self) -> None:
         """A pool behind http has the five classes, one behind tcp ok and error, one of unknown use all seven."""
@@ -248,6 +274,24 @@ class ValueTests(TestCase):
         for listener, count in (("web", 9), ("db", 5)):
             name = "lbsvc_listener_rejected_total"
             self.assertEqual(at(found, name, listener=listener, reason="rate_limited"), count)
+
+    def test_tls(self) -> None:
+        """Handshakes by how they ended, and each certificate's end, as they are when somebody asks."""
+        web = self.view.listeners[0]
+        name = "lbsvc_tls_handshakes_total"
+        for result, version, count in (("success", "TLSv1.3", 38), ("success", "TLSv1.2", 0), ("failure", "none", 2)):
+            self.assertEqual(at(self.found, name, listener="web", result=result, version=version), count)
+        name = "lbsvc_tls_certificate_not_after_timestamp_seconds"
+        self.assertEqual(at(self.found, name, listener="web", name="www.example.com"), 1_800_000_000)
+        self.assertEqual(at(self.found, name, listener="web", name="*.example.org"), 1_799_999_999.5)
+        for result, count in (("success", 2), ("failure", 1)):
+            self.assertEqual(
+                at(self.found, "lbsvc_tls_certificate_reloads_total", listener="web", result=result), count
+            )
+        web.certificates = lambda: {"new.example": 1.0}
+        found = values(self.view)
+        ends = {labels: end for (each, labels), end in found.items() if each == name}
+        self.assertEqual(ends, {frozenset({("listener", "web"), ("name", "new.example")}): 1})
 
     def test_counters(self) -> None:
         """What was counted is what is shown."""

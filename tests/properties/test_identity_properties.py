@@ -10,8 +10,9 @@ from twisted.trial.unittest import TestCase
 
 from lbsvc.core.networks import Networks, normal_address
 from lbsvc.http.fields import Rules, is_token, read_section
-from lbsvc.http.identity import Element, Trust, read_forwarded, write_forwarded
+from lbsvc.http.identity import Element, Trust, certificate_lines, read_forwarded, write_forwarded
 from lbsvc.http.messages import RequestHead
+from lbsvc.net.arrival import Arrival, ClientCertificate
 
 QUICK = settings(max_examples=200, deadline=None, database=None)
 
@@ -27,8 +28,13 @@ NAMES = st.sampled_from(
         b"X-Real-IP",
         b"Proxy",
         b"True-Client-IP",
+        b"X-Client-Cert-Verified",
+        b"x-client-cert-subject",
+        b"Client-Cert",
     ]
 )
+#: What is known of a connection's own certificate.
+CERTIFICATES = st.sampled_from([b"", b"X-Client-Cert-Verified: true\r\nX-Client-Cert-Subject: CN=us\r\n"])
 #: bytes that a field value may have
 VALUE_BYTES = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
 NOISE = st.lists(st.sampled_from(list(VALUE_BYTES)), max_size=12).map(bytes)
@@ -172,6 +178,46 @@ class ForwardedProperties(TestCase):
             written = write_forwarded(elements)
             self.assertEqual(read_forwarded(written), elements)
             self.assertLessEqual(written.count(b"="), value.count(b"="))
+
+
+class CertificateProperties(TestCase):
+    @QUICK
+    @given(st.text(max_size=60), st.text(max_size=60), st.text(max_size=60))
+    def test_lawful_lines(self, subject: str, fingerprint: str, name: str) -> None:
+        """Whatever is in a certificate, it makes lawful lines of our three names, which end where they should."""
+        arrival = Arrival("192.0.2.1", certificate=ClientCertificate(subject, fingerprint, name))
+        block = certificate_lines(arrival, True)
+        lines = block.removesuffix(b"\r\n").split(b"\r\n")
+        names = [line.partition(b": ")[0] for line in lines]
+        told = [b"Subject"] if subject else []
+        self.assertEqual(names, [b"X-Client-Cert-" + each for each in (b"Verified", *told, b"Fingerprint")])
+        self.assertEqual(block.translate(None, bytes(range(0x20, 0x7F))), b"\r\n" * len(lines))
+        self.assertEqual(len(read_section(block.removesuffix(b"\r\n"), Rules(), 1).identity), len(lines))
+
+    @QUICK
+    @given(st.text(max_size=20), st.text(max_size=20))
+    def test_subjects_differ(self, one: str, other: str) -> None:
+        """Of printable subjects without a backslash no two look alike, whatever else is escaped."""
+        assume(one != other and "\\" not in one + other)
+        blocks = [
+            certificate_lines(Arrival("192.0.2.1", certificate=ClientCertificate(each, "0a", "")), True)
+            for each in (one, other)
+        ]
+        self.assertNotEqual(*blocks)
+
+    @QUICK
+    @given(PEERS, SETTINGS, st.lists(st.tuples(NAMES, JUNK), max_size=6), CERTIFICATES)
+    def test_once(self, peer: str, forwarded: str, lines: list[tuple[bytes, bytes]], certificate: bytes) -> None:
+        """Backends hear of a certificate from us, or from a trusted peer that says anything of one; never from strangers."""
+        trust = Trust(TRUSTED, forwarded)
+        head = request(lines)
+        told = trust.lines(peer, b"http", head, certificate).splitlines(keepends=True)
+        found = [line for line in told if b"-cert" in line.partition(b":")[0].lower()]
+        said = [field for field in head.section.identity if b"-cert" in field[0]] if trust.believes(peer) else []
+        expected = b"".join(field[2] for field in said)
+        if not any(field[0].startswith(b"x-client-cert") for field in said):
+            expected += certificate
+        self.assertEqual(b"".join(found), expected)
 
 
 class NetworkProperties(TestCase):

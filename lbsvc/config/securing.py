@@ -1,0 +1,70 @@
+"""To which backends TLS is spoken: what a pool's `tls` says is known only together with who uses the pool.
+
+Promises: a backend is `is_secure` where its address says https://, and all of a pool are that has a `tls` section and is
+used by tcp listeners alone, whose addresses have no scheme; where both protocols use such a pool, each address has to say
+what is meant. Whoever is verified has a name to be verified by. Called by loader.py after checks.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import MappingProxyType
+
+from lbsvc.config.document import spell
+from lbsvc.config.schema import BackendSettings, PoolSettings, Settings
+from lbsvc.config.walk import ReadPool, Walk
+
+
+def secured(walk: Walk, settings: Settings | None) -> Settings | None:
+    """The settings with each backend as it is meant; what is unclear is reported."""
+    found = {read.settings.name: _settled(walk, read) for read in walk.pools if read.settings.tls is not None}
+    if settings is None or not found:
+        return settings
+    return replace(settings, pools=MappingProxyType({**settings.pools, **found}))
+
+
+def _settled(walk: Walk, read: ReadPool) -> PoolSettings:
+    pool = read.settings
+    protocols = {use.protocol for use in walk.pool_uses if use.pool == pool.name}
+    if protocols == {"tcp"}:
+        _check_plain(read)
+        _check_names(read)
+        return replace(pool, backends=tuple(replace(backend, is_secure=True) for backend in pool.backends))
+    if "tcp" in protocols:
+        _check_schemes(read)
+    elif not any(backend.is_secure for backend in pool.backends):
+        walk.note(spell(read.spot.path, "tls"), "does nothing: no backend is https://")
+    return pool
+
+
+def _says_plain(backend: BackendSettings) -> bool:
+    return backend.address.lower().startswith("http://")
+
+
+def _check_plain(read: ReadPool) -> None:
+    for place, backend in zip(read.places, read.settings.backends, strict=True):
+        if _says_plain(backend):
+            place.wrong("cannot be http:// where the pool has tls and only tcp listeners use it: TLS is spoken to all")
+
+
+def _check_schemes(read: ReadPool) -> None:
+    for place, backend in zip(read.places, read.settings.backends, strict=True):
+        if backend.host.startswith("/"):
+            place.wrong("cannot be in a pool that has tls where http and tcp listeners use it: is TLS meant, or not?")
+        elif not backend.is_secure and not _says_plain(backend):
+            place.wrong("needs https:// before it, or http:// for no TLS: http and tcp listeners use the pool")
+
+
+def _check_names(read: ReadPool) -> None:
+    """The socket of a path has no name that a certificate could be for."""
+    tls = read.settings.tls
+    if tls is None or not tls.verify or tls.server_name is not None:
+        return
+    section = read.spot.at("tls")
+    is_written = "server_name" in section.entries()
+    if any(backend.host.startswith("/") for backend in read.settings.backends):
+        why = "is required, or verify: false, where a backend is a unix socket: it has no name to be verified by"
+        if not is_written:
+            section.missing("server_name", why)
+        elif section.at("server_name").is_null:
+            section.at("server_name").wrong(why)
