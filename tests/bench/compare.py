@@ -11,7 +11,8 @@ ours stay on; access logs are off, but for `lbsvc+log`. `lbsvc+ahead`, where cli
 connections to its backends ready.
 
 Workloads: l4 (small answers over kept connections, by layer 4), l4close (a connection each), l4bulk (1 MiB
-answers), http, browser (a browser's headers), httpclose, bulk, idle (memory for an idle connection).
+answers), http, browser (a browser's headers), httpclose, bulk, idle (memory for an idle connection); tls, tlsclose (a new
+handshake each), tlsbulk (HTTP over TLS).
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ BROWSER = {
 
 @dataclass(frozen=True)
 class Workload:
-    layer: str  # l4 | http
+    layer: str  # l4 | http | tls
     path: str = "/"
     headers: tuple[str, ...] = ()
     connections: int = 64
@@ -67,6 +68,9 @@ WORKLOADS = {
     "httpclose": Workload("http", headers=CLOSE),
     "bulk": Workload("http", path="/big/1m", connections=16),
     "idle": Workload("http", idle=2000),
+    "tls": Workload("tls"),
+    "tlsclose": Workload("tls", headers=CLOSE),
+    "tlsbulk": Workload("tls", path="/big/1m", connections=16),
 }
 
 
@@ -144,7 +148,8 @@ class Bench:
         command = ["wrk", "-t1", f"-c{workload.connections}", f"-d{seconds}s", "--latency"]
         for header in workload.headers:
             command += ["-H", header]
-        command.append(f"http://127.0.0.1:{port}{workload.path}")
+        where = f"https://localhost:{port}" if workload.layer == "tls" else f"http://127.0.0.1:{port}"
+        command.append(f"{where}{workload.path}")
         out = subprocess.run(
             pinned(command, 1), capture_output=True, text=True, timeout=seconds + 60, check=False
         ).stdout
@@ -192,9 +197,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def takes_part(balancer: str, workload: Workload) -> bool:
     if balancer == "caddy":
-        return workload.layer == "http" and shutil.which("caddy") is not None
+        return workload.layer != "l4" and shutil.which("caddy") is not None
     if balancer == "lbsvc+log":
-        return workload.layer == "http" and not workload.idle
+        return workload.layer != "l4" and not workload.idle
     if balancer == "lbsvc+ahead":
         return workload.layer == "l4" and workload.headers == CLOSE
     return balancer == "lbsvc" or shutil.which(balancer) is not None

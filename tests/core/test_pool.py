@@ -180,7 +180,7 @@ class Leases(TestCase):
         self.assertAlmostEqual(backend.latency or 0.0, 1.0 + ALPHA)
 
     def test_failures(self) -> None:
-        """The five failures count by their reason; without a code as tcp errors too; none moves the latency."""
+        """The six failures count by their reason; without a code as tcp errors too; none moves the latency."""
         for code in (0, 502):
             pool = pool_of(members("a"))
             backend = pool.backends[0]
@@ -188,7 +188,7 @@ class Leases(TestCase):
                 lease_of(pool).release(outcome, code, 5.0)
             self.assertEqual(set(backend.failures.values()), {1})
             self.assertEqual(len(backend.failures), 6)
-            self.assertEqual(backend.tcp_error, 0 if code else 5)
+            self.assertEqual(backend.tcp_error, 0 if code else 6)
             self.assertEqual((sum(backend.requests), backend.latency, backend.tcp_ok), (0, None, 0))
 
     def test_the_client_went(self) -> None:
