@@ -161,6 +161,8 @@ class Balancer(MultiService):
         # Names first: whoever they stand for is checked before we are ready, too.
         named = DeferredList(answers).addCallback(lambda _: self._checker.everyone_asked())
         DeferredList([self._checker.first_round, named]).addCallback(self._first_round_over)
+        for note in self._notes:
+            self.emit("info", "config.note", note)
         self.reactor.callWhenRunning(self._running)
 
     def _open_logs(self) -> None:

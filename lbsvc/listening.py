@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.task import LoopingCall
 from twisted.python import log
@@ -24,14 +24,17 @@ from lbsvc.http.server import ServerConnection
 from lbsvc.http.site import AccessLog, HttpSite, RequestIds
 from lbsvc.http.surplus import SurplusConnection
 from lbsvc.net.deadlines import Deadlines
+from lbsvc.net.entrance import Entrance
 from lbsvc.net.listener import Connect, Descriptors, Listener
-from lbsvc.net.opening import Entrance
 from lbsvc.net.relay import Relay
 from lbsvc.net.relaysite import StreamSite
 from lbsvc.net.server_tls import ServerTls
 from lbsvc.pools import Pools
 from lbsvc.routing import TableBuilder
 from lbsvc.streamrouting import stream_site
+
+#: Where files are not looked at, dates are, and ticket keys changed when they are old: each so many seconds.
+HOURLY: Final = 3600.0
 
 
 class Listeners:
@@ -125,7 +128,9 @@ class Listeners:
             raise SystemRefusal([Mistake("", 0, 0, key, "needs lbsvc's own reactor: leave --reactor out")])
         proxies = Networks(settings.trusted_proxies) if settings.proxy_protocol else None
         tls = self._make_tls(settings.tls, settings.name, listener.books, key) if settings.tls is not None else None
-        entrance = Entrance(listener, proxies, tls, self._reactor, self._deadlines, self._wall, self._ids.make, log)
+        entrance = Entrance(
+            listener, proxies, tls, self._reactor, self._deadlines, self._wall, self._ids.make, log, self._emit
+        )
         listener.openLean = entrance.open
         self.sites.append(entrance)
 
@@ -142,7 +147,7 @@ class Listeners:
         books.certificate_reloads = tls.reloads
         look = LoopingCall(self._look, tls)
         look.clock = self._reactor
-        look.interval = settings.reload_interval
+        look.interval = settings.reload_interval or HOURLY
         self._looks.append(look)
         return tls
 

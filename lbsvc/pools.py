@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Container
+from functools import partial
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -104,7 +105,8 @@ class Pools:
         if not hasattr(self._reactor, "replace"):
             raise SystemRefusal([Mistake("", 0, 0, key, "TLS needs lbsvc's own reactor: leave --reactor out")])
         try:
-            return UpstreamTls(settings.tls, self._wall, ("http/1.1",) if settings.name in self._http else ())
+            alpn = ("http/1.1",) if settings.name in self._http else ()
+            return UpstreamTls(settings.tls, self._wall, alpn, partial(self._tell_unverified, settings.name))
         except CertificateFault as fault:
             raise SystemRefusal([Mistake("", 0, 0, key, str(fault))]) from None
 
@@ -140,6 +142,10 @@ class Pools:
         """A backend's health has changed."""
         level, word = ("info", "up") if backend.health == "up" else ("warn", "down")
         self._tell(level, f"backend.{word}", backend, f"{backend.health} ({detail})", detail=detail)
+
+    def _tell_unverified(self, pool: str, name: str, detail: str) -> None:
+        """A backend was not believed to be who it should be."""
+        self._emit("warn", "backend.unverified", f"{pool}: {name}: {detail}", pool=pool, name=name, detail=detail)
 
     def _tell_guard(self, event: str, backend: Backend, fields: dict[str, Any]) -> None:
         words = event.replace("circuit.", "circuit ").replace("backend.", "").replace("_", " ")

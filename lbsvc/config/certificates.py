@@ -33,13 +33,15 @@ from OpenSSL.crypto import X509, X509StoreFlags
 from lbsvc.config.pemfiles import CertificateFault, read_blocks, read_file
 from lbsvc.config.schema import CertificateFiles
 
-__all__ = ["Authorities", "Certificate", "CertificateFault", "day", "load_ca", "load_pair"]
+__all__ = ["ENDING", "Authorities", "Certificate", "CertificateFault", "day", "load_ca", "load_pair"]
 
 T = TypeVar("T")
 
 #: What a name must look like to be served by SNI or shown as the label of a metric.
 _NAME: Final = re.compile(r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*")
 LONGEST_NAME: Final = 253
+#: Seconds before its end from which on a certificate is spoken of.
+ENDING: Final = 14 * 86400.0
 _CERTIFICATES: Final = (b"CERTIFICATE", b"X509 CERTIFICATE")
 #: What cryptography raises for what it cannot read or does not know.
 _UNREADABLE: Final = (ValueError, TypeError, UnsupportedAlgorithm, x509.ExtensionNotFound)

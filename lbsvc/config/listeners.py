@@ -83,7 +83,9 @@ def _check_beginnings(spot: Spot, found: dict[str, Any]) -> None:
     entries = spot.entries()
     has_header = found.get("proxy_protocol", False)
     if has_header and ("trusted_proxies" not in entries or _names_nobody(spot.at("trusted_proxies"))):
-        spot.at("proxy_protocol").wrong("needs trusted_proxies: nobody else may connect, and there are none")
+        spot.at("proxy_protocol").wrong(
+            "means nothing without trusted_proxies: only their connections begin with a header"
+        )
     has_names = any(route.match.sni for route in found.get("routes", ()))
     begins_plainly = not has_header and found.get("tls") is None and not has_names
     if begins_plainly and "timeouts" in found and "handshake" in spot.at("timeouts").entries():

@@ -79,7 +79,7 @@ class ListenerTls:
     alpn: tuple[str, ...] = ("h2", "http/1.1")  # in order of preference; () for none
     client_ca: str | None = None  # an absolute path: clients are asked for a certificate of this CA
     client_auth: str = "required"  # required | optional
-    reload_interval: float = 10.0
+    reload_interval: float | None = 10.0  # None: what has been loaded stays
 
 
 @dataclass(frozen=True)

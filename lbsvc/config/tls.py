@@ -19,10 +19,10 @@ from OpenSSL import SSL
 
 from lbsvc.config import document
 from lbsvc.config.addresses import AddressError, parse_host
-from lbsvc.config.certificates import Certificate, CertificateFault, day, load_ca, load_pair
+from lbsvc.config.certificates import ENDING, Certificate, CertificateFault, day, load_ca, load_pair
 from lbsvc.config.document import spell
 from lbsvc.config.schema import CertificateFiles, ListenerTls, PoolTls
-from lbsvc.config.values import duration, matching, nullable_text, text, word, words, yes_no
+from lbsvc.config.values import duration, matching, nullable, nullable_text, text, word, words, yes_no
 from lbsvc.config.walk import Refused, Section, Spot, listing, quoted
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -86,6 +86,8 @@ def _pair(spot: Spot, found: dict[str, Any], *, is_client: bool = False) -> tupl
     now = spot.walk.wall()
     if certificate.not_after < now:
         spot.walk.note(cert.path, f"expired on {day(certificate.not_after)}; {what_is_done}")
+    elif certificate.not_after - now <= ENDING:
+        spot.walk.note(cert.path, f"expires soon, on {day(certificate.not_after)}")
     elif certificate.not_before > now:
         spot.walk.note(cert.path, f"is not valid before {day(certificate.not_before)}; {what_is_done}")
     return files, certificate
@@ -113,12 +115,14 @@ _CERTIFICATE: Final = Section(
 )
 
 
-def _certificates(spot: Spot) -> tuple[CertificateFiles, ...]:
+def _certificates(spot: Spot) -> dict[CertificateFiles, str]:
+    """Those that are here, in their order, each with the kind of its key."""
     if spot.is_null or spot.is_hollow:
         spot.refuse("needs at least one certificate")
     one = isinstance(spot.node, document.Mapping)
     items = [spot] if one else [spot.below(entry, path) for entry, path in spot.items(single=True)]
     found: dict[CertificateFiles, int] = {}
+    kinds: dict[CertificateFiles, str] = {}
     names: set[tuple[str, str]] = set()  # names that are served, and the kinds of keys by which they are
     for i, child in enumerate(items):
         try:
@@ -129,18 +133,20 @@ def _certificates(spot: Spot) -> tuple[CertificateFiles, ...]:
         if at != i:
             child.wrong(f"is the same as certificates[{at}]")
             continue
+        kinds[files] = certificate.kind
         more = {(name, certificate.kind) for name in certificate.names}
         if more and more <= names:
             spot.walk.note(child.path, "is never served: others before it have all its names")
         names |= more
-    return tuple(found)
+    return kinds
 
 
 def _min_version(spot: Spot) -> str:
     """1.2 or 1.3, also as the numbers that YAML takes them for."""
     found = str(spot.value) if isinstance(spot.value, float) else spot.text()
     if found not in _VERSIONS:
-        spot.refuse(f"must be {words(_VERSIONS)}{spot.got(_VERSIONS)}")
+        # Without a hint: of 1.1, the nearer one of them is not what was meant.
+        spot.expect('"1.2" or "1.3"')
     return found
 
 
@@ -171,6 +177,28 @@ def _ciphers(spot: Spot) -> str:
     return found
 
 
+def _proves(cipher: str) -> str:
+    """By which kind of certificate a cipher of OpenSSL's proves who we are.
+
+    "" for none, "-" for what cannot be spoken here: keys that were shared before, and DSA.
+    """
+    parts = cipher.split("-")
+    if not {"PSK", "SRP", "DSS"}.isdisjoint(parts):
+        return "-"
+    if not {"ADH", "AECDH"}.isdisjoint(parts):
+        return ""
+    return "ecdsa" if "ECDSA" in parts else "rsa"
+
+
+def _can_serve(written: str, kinds: Iterable[str]) -> bool:
+    """Whether TLS 1.2 can be spoken by these ciphers with certificates of these kinds (EdDSA goes with ECDSA's)."""
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_cipher_list(written.encode("ascii"))
+    served = {"", *("rsa" if kind == "rsa" else "ecdsa" for kind in kinds)}
+    ciphers = SSL.Connection(context, None).get_cipher_list()
+    return any(_proves(cipher) in served for cipher in ciphers if not cipher.startswith("TLS_"))
+
+
 _protocol = matching(re.compile(r"[\x21-\x7e]+"), "the name of a protocol, such as http/1.1", 255)
 
 
@@ -184,14 +212,19 @@ def _listener_tls(spot: Spot, found: dict[str, Any]) -> ListenerTls:
     entries, note = spot.entries(), spot.walk.note
     if "certificates" not in entries:
         spot.missing("certificates")
-    tls = ListenerTls(found.pop("certificates", ()), **found)
-    if "h2" in tls.alpn and not ("alpn" in entries and "alpn" not in found):
+    kinds: dict[CertificateFiles, str] = found.pop("certificates", {})
+    tls = ListenerTls(tuple(kinds), **found)
+    if "h2" in found.get("alpn", ()):
         note(spell(spot.path, "alpn"), "h2 is not supported yet, and not offered")
     is_unread = "client_ca" in entries and "client_ca" not in found
     if "client_auth" in entries and tls.client_ca is None and not is_unread:
         note(spell(spot.path, "client_auth"), "does nothing without client_ca: no client is asked for a certificate")
     if tls.ciphers is not None and tls.min_version == "1.3":
         note(spell(spot.path, "ciphers"), "does nothing where min_version is 1.3: it is about TLS 1.2")
+    elif tls.ciphers is not None and kinds and not _can_serve(tls.ciphers, kinds.values()):
+        have = words(tuple(sorted(set(kinds.values()))), "and")
+        why = f"none of these goes with a certificate that is here ({have})"
+        note(spell(spot.path, "ciphers"), f"{why}: no client of TLS 1.2 can connect")
     return tls
 
 
@@ -203,7 +236,7 @@ _LISTENER_TLS: Final[Section[ListenerTls | None]] = Section(
         "alpn": _alpn,
         "client_ca": nullable_text(_authorities),
         "client_auth": word("required", "optional"),
-        "reload_interval": duration(low=0.1),
+        "reload_interval": nullable(duration(low=0.1)),
     },
     _listener_tls,
     off=(None,),

@@ -30,6 +30,15 @@ Reader: TypeAlias = Callable[["Spot"], Any]
 
 NOT_YET: Final = "is not supported yet"
 
+#: What others call some of our keys: where one of these is unknown, the first that is known there was meant.
+_ALIASES: Final[dict[str, tuple[str, ...]]] = {
+    **dict.fromkeys(("cert", "certs", "certificate", "crt", "ssl_certificate"), ("certificates", "cert")),
+    **dict.fromkeys(("private_key", "ssl_certificate_key"), ("key",)),
+    **dict.fromkeys(("ca_cert", "ca_file", "cafile"), ("client_ca", "ca")),
+    "sni": ("server_name",),
+    "ssl": ("tls",),
+}
+
 
 class Refused(Exception):
     """A value that cannot be had; the mistake has been reported already."""
@@ -296,7 +305,7 @@ class Section(Generic[T]):
             if reader is None:
                 if not key.startswith("x-"):
                     unknown = Spot(spot.walk, Scalar("", None), path, entry.line, entry.column, entry.option)
-                    hint = meant(key, self.keys)
+                    hint = _meant_key(key, self.keys)
                     unknown.wrong(f"unknown key ({hint})" if hint else "unknown key")
                 continue
             try:
@@ -369,6 +378,11 @@ def quoted(text: str) -> str:
     """`text` in quotes, on one line, at most some 60 characters of it."""
     short = text if len(text) <= 60 else text[:57] + "..."
     return '"' + "".join(c if c.isprintable() else repr(c)[1:-1] for c in short) + '"'
+
+
+def _meant_key(key: str, known: Mapping[str, Any]) -> str:
+    names = _ALIASES.get(key.lower().replace("-", "_"), ())
+    return next((f"did you mean {name}?" for name in names if name in known), "") or meant(key, known)
 
 
 def meant(word: str, known: Iterable[str]) -> str:

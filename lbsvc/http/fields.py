@@ -59,12 +59,16 @@ _KINDS: Final[dict[bytes, int]] = {
     **dict.fromkeys((b"fastly-client-ip", b"x-original-forwarded-for", b"x-original-host"), IDENTITY),
     **dict.fromkeys((b"x-original-url", b"x-rewrite-url", b"x-host"), IDENTITY),
     **dict.fromkeys((b"client-ip", b"x-originating-ip", b"x-remote-ip", b"x-remote-addr", b"x-proxyuser-ip"), IDENTITY),
+    **dict.fromkeys(
+        (b"x-client-verify", b"x-client-dn", b"x-client-cn", b"x-client-subject", b"x-client-issuer"), IDENTITY
+    ),
+    **dict.fromkeys((b"x-client-serial", b"x-client-fingerprint", b"x-clientcert", b"x-ssl"), IDENTITY),
     b"x-request-id": REQUEST_ID,
     b"date": DATE,
 }
 #: What begins like this is IDENTITY too: behind `x-forwarded-`, the names under which proxies (we, HAProxy, nginx, AWS) tell
 #: of a client's certificate.
-_IDENTITY_BEGINNINGS: Final = (b"x-forwarded-", b"x-client-cert", b"x-ssl-client", b"ssl-client-", b"x-amzn-mtls-")
+_IDENTITY_BEGINNINGS: Final = (b"x-forwarded-", b"x-client-cert", b"x-ssl-", b"ssl-client-", b"x-amzn-mtls-")
 #: `Section.body` while a section is read: a transfer coding that we do not know, the last word on its length.
 _FOREIGN: Final = -4
 

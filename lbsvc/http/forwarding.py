@@ -35,7 +35,7 @@ def request_head(
     forward = section.forward
     if not forward:
         host = head.host if head.host is not None else authority(backend)
-        identity = connection.site.trust.lines(connection.peer, connection.scheme, head, connection.identity_lines)
+        identity = connection.trust.lines(connection.peer, connection.scheme, head, connection.identity_lines)
         coding = b"Transfer-Encoding: chunked\r\n" if section.body == CHUNKED else b""
         forward = b"Host: %b\r\n%b%b%bVia: 1.%d lbsvc\r\n" % (host, section.wire, coding, identity, head.minor)
         if head.host is not None:

@@ -65,7 +65,11 @@ class ServerConnection(ReadingConnection):
             if site.asks_certificates:
                 self.identity_lines = certificate_lines(arrival, True)
                 self._known = fields_of(self.identity_lines, site.rules)
-        if site.trust.believes(peer):
+        if arrival is not None and arrival.is_nameless:
+            self.trust = site.distrust
+        else:
+            self.trust = site.trust
+        if self.trust.believes(peer):
             self.is_believed = True
         self._reader = RequestReader(self, site.rules)
 
@@ -374,7 +378,7 @@ class ServerConnection(ReadingConnection):
         """Who asks, as a trusted proxy says it, is noted on the head; gives the id that the proxy gave the request."""
         section = head.section
         if not section.client and head.method != b"-":  # nobody has said anything in what could not be read
-            section.client = self.site.trust.client(self.peer, section)
+            section.client = self.trust.client(self.peer, section)
         return section.request_id
 
     def add_bytes_in(self, size: int) -> None:

@@ -73,6 +73,8 @@ class HttpSite:
         self.rng = rng
         self.limit = RequestLimit(settings.rate_limit) if settings.rate_limit is not None else None
         self.trust = Trust(settings.trusted_proxies, settings.forwarded)
+        #: for connections of which a trusted proxy itself does not know whose they are
+        self.distrust = Trust((), settings.forwarded)
         self.rules = Rules(
             header_size=settings.limits.header_size,
             header_count=settings.limits.header_count,

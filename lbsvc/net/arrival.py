@@ -38,6 +38,9 @@ class Arrival(NamedTuple):
     certificate: ClientCertificate | None = None
     #: it is encrypted on its way from the client: TLS ends here, or a trusted proxy says that it ended there (PP2_TYPE_SSL)
     is_secure: bool = False
+    #: a proxy has said that it does not know whose connection it is (PROXY UNKNOWN): what comes on it is a stranger's,
+    #: though `peer` is the proxy's address
+    is_nameless: bool = False
     #: seconds from accept to the end of PROXY header and handshake
     handshake: float = 0.0
 

@@ -10,6 +10,9 @@ Deadlines: `idle` of the listener for silence in both directions; `half_close` o
 is left to send when all is over. They are not moved by each chunk, but looked at now and then: silence is noticed up to an
 eighth of `idle` late, never early.
 
+TLS that ends without saying so (close_notify; some servers never do): what has come is delivered, and the end passed on as
+it came: as FIN, over TLS without close_notify. Nobody learns more from us than we have been told.
+
 Law of losses: a side that is lost before it had finished takes the other with it by a reset, so that nobody mistakes what
 it has got for the whole. One that had finished leaves the other all that it sent: that is delivered. What a client still
 sends is read and dropped meanwhile, since closing on unread bytes would be a reset, and cost it the answer. A backend is
@@ -29,6 +32,7 @@ from lbsvc.core.backend import Outcome
 from lbsvc.core.books import ListenerBooks
 from lbsvc.net.deadlines import NEVER, Deadlines
 from lbsvc.net.sides import Downstream, Side, Upstream
+from lbsvc.net.transports import UnsaidEnd
 from lbsvc.net.unsent import unsent
 
 
@@ -173,6 +177,9 @@ class Carrier:
             clean = upstream is not None and reason.check(connectionDone.type) is not None
             if clean:
                 self.finish("ok", Outcome.OK)
+            elif upstream is not None and reason.check(UnsaidEnd):
+                upstream.withhold_end()
+                self.finish("ok", Outcome.OK)
             else:
                 self.finish("client_closed", Outcome.CLIENT_GONE, abort=not self.downstream.has_finished)
         if upstream is None or upstream.transport is None:
@@ -185,6 +192,9 @@ class Carrier:
             if upstream.has_finished:
                 self.finish("ok", Outcome.OK, lingering=True)
             elif reason.check(connectionDone.type) is not None:
+                self.finish("ok", Outcome.OK)
+            elif reason.check(UnsaidEnd):
+                downstream.withhold_end()
                 self.finish("ok", Outcome.OK)
             else:
                 self.finish("upstream_reset", Outcome.RESET, abort=True)

@@ -53,6 +53,8 @@ __all__ = ["ClientTls", "Unverified", "UpstreamTls", "explain", "is_resumed"]
 
 #: Seconds after which a chain that was verified is verified anew.
 LONGEST_SESSION: Final = 3600.0
+#: That a backend was refused is told once in so many seconds.
+TOLD_EACH: Final = 10.0
 #: Characters of the longest name that DNS knows.
 LONGEST_NAME: Final = 253
 
@@ -102,7 +104,14 @@ class UpstreamTls:
     CertificateFault where a file cannot be used; what is in the files is taken up here and never looked at again.
     """
 
-    def __init__(self, settings: PoolTls | None, wall: Callable[[], float], alpn: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        settings: PoolTls | None,
+        wall: Callable[[], float],
+        alpn: Sequence[str] = (),
+        tell: Callable[[str, str], None] | None = None,
+    ) -> None:
+        self.tell = tell  # of a backend, by its name, that was refused, and why
         self.settings = settings = settings or PoolTls()
         self.wall = wall
         self.openssl = SSL.Context(SSL.TLS_CLIENT_METHOD)
@@ -137,6 +146,7 @@ class ClientTls:
         self._seen: tuple[bytes, float] = (b"", 0.0)  # the certificate that was right, and its end
         self._session: SSL.Session | None = None
         self._since = self._until = 0.0
+        self._told_at = 0.0
 
     def connection(self, skt: socket.socket | None) -> SSL.Connection:
         """A client's side that has said nothing yet, on a socket that is connected (None: on memory, for tests)."""
@@ -207,6 +217,13 @@ class ClientTls:
         if session is None or _is_same(session, connection.first):
             return
         self._session, self._since, self._until = session, connection.since, connection.until
+
+    def complain(self, detail: str) -> None:
+        """Say that it was refused, if not each time."""
+        now = self.upstream.wall()
+        if self.upstream.tell is not None and not self._told_at <= now < self._told_at + TOLD_EACH:
+            self._told_at = now
+            self.upstream.tell(self.name, detail)
 
     def forget(self, connection: SSL.Connection) -> None:
         """Its handshake has failed: the session that it offered is not offered again."""

@@ -133,8 +133,9 @@ class HelloReader:
             or (len(header) > 3 and header[3] > MOST_RECORD >> 8)
             or (is_whole and not 0 < length <= MOST_RECORD)
         ):
-            # Behind a first fragment it was TLS, and something is wrong with it.
-            return Verdict.MALFORMED if self._message else Verdict.NOT_TLS
+            # Behind a first fragment it was TLS, and something is wrong with it. So is an empty one, which OpenSSL skips.
+            is_tls = self._message or (is_whole and header[0] == _HANDSHAKE and header[1] == _MAJOR and not length)
+            return Verdict.MALFORMED if is_tls else Verdict.NOT_TLS
         if is_whole:
             self._at += 5
             self._left = length

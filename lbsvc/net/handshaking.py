@@ -102,6 +102,8 @@ class ClientHandshake:
 
     def _fail(self, outcome: Outcome, detail: str) -> None:
         failed = self._failed
+        if outcome is Outcome.TLS_VERIFY:
+            self._words.complain(detail)
         self.cancel()
         try:
             failed(outcome, f"TLS: {detail}")

@@ -4,11 +4,11 @@ Promises: a road sees a connection once it is known who is there and TLS speaks,
 or never; both have `timeouts.handshake` together, from accept on, and bytes do not extend it. Only trusted proxies
 begin with a PROXY header, and they always do; whatever others send is no header (proxy-protocol.txt, 2: "MUST NOT try to
 guess"). The header is looked at in the kernel (MSG_PEEK) and taken out to the byte, since OpenSSL reads the socket itself.
-Called by net/ports.py for each connection accepted on such a listener; made by app.py.
+Made by net/entrance.py for each connection accepted on such a listener.
 
-Bounds: until a first byte of TLS has come there is a socket and one small object; then what OpenSSL needs for a handshake,
-which bounds its messages itself. They count among the listener's connections, for `max_connections`, from accept on, and for
-`connections_per_client` from when their client is known.
+Bounds: until the first bytes of TLS have come there is a socket and one small object; then what OpenSSL needs for a
+handshake whose first message is MOST_HELLO at most. They count among the listener's connections, for `max_connections`,
+from accept on, and for `connections_per_client` from when their client is known.
 
 Ends: a connection that goes, or times out, without having sent a byte was nobody's request: it is not logged (probes and
 browsers that connect ahead do that). Any other that gets no further counts as handshake_failed or bad_proxy_header, in the
@@ -19,101 +19,44 @@ the alert.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from OpenSSL import SSL
+from OpenSSL._util import lib
 from twisted.python import log
 from twisted.python.failure import Failure
 
-from lbsvc.core.networks import UNIX, Networks
+from lbsvc.core.networks import UNIX
 from lbsvc.net.arrival import Arrival
-from lbsvc.net.deadlines import NEVER, Deadlines
-from lbsvc.net.listener import Listener
+from lbsvc.net.deadlines import NEVER
 from lbsvc.net.proxyproto import HeaderReader, ProxyHeader, ProxyViolation
 from lbsvc.net.secure import SecureServer, SecureUnixServer
-from lbsvc.net.server_tls import ServerTls, arrival_facts
+from lbsvc.net.server_tls import arrival_facts, failure_of
+
+if TYPE_CHECKING:
+    from lbsvc.net.entrance import Entrance
 
 #: After an alert: so many seconds and bytes are read and dropped.
 LINGER: Final = 1.0
 LINGER_BYTES: Final = 65536
 
+#: A ClientHello may be so long: OpenSSL would make room for eight times as much at its first bytes.
+MOST_HELLO: Final = 16384
+#: So many bytes say how long it is going to be.
+_LEAST: Final = 9
+#: SSL_OP_IGNORE_UNEXPECTED_EOF, which pyOpenSSL has no name for.
+IGNORE_UNEXPECTED_EOF: Final = 0x80
 _NOT_TLS: Final = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 39\r\nConnection: close\r\n\r\n"
     b"This port speaks TLS: ask by https://.\n"
 )
 
 
-class Entrance:
-    """What the openings of one listener share. As a site it is told when the service stops."""
-
-    #: none of these has bytes to flush
-    flushing = 0
-
-    def __init__(
-        self,
-        listener: Listener,
-        proxies: Networks | None,
-        tls: ServerTls | None,
-        reactor: Any,
-        deadlines: Deadlines,
-        wall: Callable[[], float],
-        make_id: Callable[[], bytes],
-        log: Callable[[tuple[Any, ...]], None] | None,
-    ) -> None:
-        self.listener = listener
-        self.proxies = proxies
-        self.tls = tls
-        self.reactor = reactor
-        self.deadlines = deadlines
-        self.seconds: Callable[[], float] = reactor.seconds
-        self.wall = wall
-        self.make_id = make_id
-        self.log = log
-        self.patience = listener.settings.timeouts.handshake
-        self.openings: set[Opening] = set()
-
-    def open(self, skt: socket.socket, sockaddr: tuple[Any, ...], port: Any, number: int) -> None:
-        """A connection has been accepted."""
-        opening = Opening(self, skt, sockaddr, port, number)
-        self.openings.add(opening)
-        self.listener.entered(skt.fileno())
-        opening.begin()
-
-    def drain(self) -> None:
-        """What was accepted is answered: openings go on, and their roads know that the service stops."""
-
-    def count(self) -> None:
-        """Everything is on the books already."""
-
-    def abort(self) -> None:
-        """Cut what is left."""
-        for opening in list(self.openings):
-            opening.leave()
-
-    def failed(self, opening: Opening, reason: str) -> None:
-        """Count and log one that gets no further."""
-        books = self.listener.books
-        books.terminations[reason] = books.terminations.get(reason, 0) + 1
-        if reason == "bad_proxy_header":
-            books.rejected[reason] += 1
-        else:
-            self.count_handshake("failure", "none")
-        if self.log is not None:
-            self.log(self._record(opening, reason))
-
-    def count_handshake(self, result: str, version: str) -> None:
-        """One more handshake."""
-        handshakes = self.listener.books.handshakes
-        handshakes[result, version] = handshakes.get((result, version), 0) + 1
-
-    def _record(self, opening: Opening, reason: str) -> tuple[Any, ...]:
-        """The access record, in the order of lbsvc.core.record."""
-        total = self.seconds() - opening.began
-        return (
-            self.wall(), self.make_id(), self.listener.name, "tcp", opening.peer, opening.peer, None, None, None, 0,
-            opening.received, 0, None, None, None, 0, reason, None, None, None, total, None, None, None, None, None,
-        )  # fmt: skip
+def is_oversized(seen: bytes) -> bool:
+    """Whether a handshake's first bytes announce a message that is too long, or hide how long it is in tiny records."""
+    if len(seen) < _LEAST or seen[0] != 22 or seen[5] != 1:
+        return False  # no ClientHello: OpenSSL finds that out at once
+    return int.from_bytes(seen[3:5], "big") < 4 or int.from_bytes(seen[6:9], "big") > MOST_HELLO
 
 
 class Opening:
@@ -121,7 +64,7 @@ class Opening:
 
     __slots__ = (
         "_client", "_entered", "_entrance", "_header", "_is_lingering", "_number", "_port", "_reader", "_socket", "_tls",
-        "began", "deadline", "fileno", "peer", "received", "slot",
+        "began", "deadline", "fileno", "headed", "peer", "received", "slot",
     )  # fmt: skip
 
     _socket: socket.socket | None
@@ -140,6 +83,7 @@ class Opening:
         self.fileno = skt.fileno
         self.peer: str = UNIX if port.addressFamily == socket.AF_UNIX else client[0]
         self.received = 0  # bytes, as far as we have seen them: those of TLS count as one
+        self.headed = 0  # those of the PROXY header, which are above TLS
         self.began = entrance.seconds()
         self.deadline = self.slot = NEVER
 
@@ -153,8 +97,15 @@ class Opening:
         if self._reader is None and entrance.tls is None:
             self._finish(None)
             return
+        if self._reader is None:
+            self._await_hello()
         entrance.deadlines.watch(self, entrance.patience)
         entrance.reactor.addReader(self)
+
+    def _await_hello(self) -> None:
+        """Be told once its first bytes are there."""
+        assert self._socket is not None
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, _LEAST)
 
     def _admit(self) -> bool:
         """It is known whose connection it is: may he have one more?"""
@@ -198,7 +149,7 @@ class Opening:
         if self._is_lingering:
             self.leave()
         else:
-            self._gone()
+            self._gone("it was not over in time")
 
     # -- the PROXY header
 
@@ -211,14 +162,15 @@ class Opening:
             # Taken as they come, or epoll would report the same bytes again and again.
             taken = reader.feed(seen)
             self.received += taken
+            self.headed += taken
             skt.recv(taken)
         except BlockingIOError:
             return
         except OSError:
             self._gone()
             return
-        except ProxyViolation:
-            self._fail("bad_proxy_header")
+        except ProxyViolation as violation:
+            self._fail("bad_proxy_header", violation.detail)
             return
         header = reader.header
         if header is None:
@@ -227,8 +179,11 @@ class Opening:
         self._header = header
         if header.source is not None:
             self.peer = header.source[0]
-        if self._admit() and self._entrance.tls is None:
-            self._finish(None)
+        if self._admit():
+            if self._entrance.tls is None:
+                self._finish(None)
+            else:
+                self._await_hello()
 
     # -- TLS
 
@@ -238,12 +193,20 @@ class Opening:
         tls = self._tls
         try:
             if tls is None:
-                if not skt.recv(1, socket.MSG_PEEK):
+                seen = skt.recv(_LEAST, socket.MSG_PEEK)
+                if not seen:
                     self._gone()
                     return
                 self.received += 1
+                if is_oversized(seen):
+                    self._fail("handshake_failed", "a ClientHello that is longer than it may be", has_alert=True)
+                    return
+                skt.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
                 assert entrance.tls is not None
                 tls = self._tls = entrance.tls.connection(skt)
+                if entrance.listener.settings.protocol == "http":
+                    # Requests say where they end: a client that ends without close_notify is answered (RFC 9112, 9.8).
+                    lib.SSL_set_options(tls._ssl, IGNORE_UNEXPECTED_EOF)
             tls.do_handshake()
         except SSL.WantReadError:
             reactor.removeWriter(self)
@@ -252,11 +215,11 @@ class Opening:
         except BlockingIOError:
             pass
         except (SSL.SysCallError, OSError):
-            self._fail("handshake_failed")
+            self._fail("handshake_failed", "the client has closed the connection")
         except SSL.Error as error:
             if entrance.listener.settings.protocol == "http" and "http request" in str(error):
                 self._say_so(skt)
-            self._fail("handshake_failed", has_alert=True)
+            self._fail("handshake_failed", failure_of(tls, error) if tls is not None else "", has_alert=True)
         else:
             self._finish(tls)
 
@@ -306,22 +269,33 @@ class Opening:
         port = source[1] if source is not None else self._client[1] if self.peer != UNIX else 0
         destination = header.destination if header is not None and header.destination is not None else ("", 0)
         handshake = entrance.seconds() - self.began
+        is_nameless = header is not None and source is None and not header.is_local
         is_secure = tls is not None or (header is not None and header.is_tls)
         if tls is None:
-            return Arrival(self.peer, port, destination, is_secure=is_secure, handshake=handshake)
+            return Arrival(
+                self.peer, port, destination, is_secure=is_secure, is_nameless=is_nameless, handshake=handshake
+            )
         version, cipher, name, alpn, certificate = arrival_facts(tls)
         entrance.count_handshake("success", version)
-        return Arrival(self.peer, port, destination, version, cipher, name, alpn, certificate, is_secure, handshake)
+        facts = (version, cipher, name, alpn, certificate, is_secure, is_nameless, handshake)
+        return Arrival(self.peer, port, destination, *facts)
 
-    def _gone(self) -> None:
+    def _gone(self, detail: str = "the client has closed the connection") -> None:
         """It has ended, or has had its time: a failure only if it had begun."""
+        skt = self._socket
+        if skt is not None and not self.received and self._entered is not None:
+            # A few bytes wait for the rest of what says how long a ClientHello is; left there they would make us reset.
+            try:
+                self.received = len(skt.recv(_LEAST, socket.MSG_DONTWAIT))
+            except OSError:
+                pass
         if not self.received or self._is_lingering:
             self.leave()
         else:
-            self._fail("bad_proxy_header" if self._reader is not None else "handshake_failed")
+            self._fail("bad_proxy_header" if self._reader is not None else "handshake_failed", detail)
 
-    def _fail(self, reason: str, has_alert: bool = False) -> None:
-        self._entrance.failed(self, reason)
+    def _fail(self, reason: str, detail: str, has_alert: bool = False) -> None:
+        self._entrance.failed(self, reason, detail)
         skt = self._socket
         if not has_alert or skt is None:
             self.leave()

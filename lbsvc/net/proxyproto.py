@@ -289,7 +289,13 @@ def _read_block(block: bytes) -> ProxyHeader:
     if block[12] == _LOCAL:
         return ProxyHeader(2, is_local=True)
     family, transport = block[13] & 0xF0, block[13] & 0x0F
-    tlvs = tlv.read_tlvs(block, _FIXED + _ADDRESSES[family])
+    try:
+        tlvs = tlv.read_tlvs(block, _FIXED + _ADDRESSES[family])
+    except ProxyViolation:
+        # Of an unspecified family nobody knows how long its addresses are, nor whether TLVs follow: they are to be ignored.
+        if family != 0:
+            raise
+        tlvs = ()
     if transport == 0 or family not in (_INET, _INET6):
         return ProxyHeader(2, tlvs=tlvs)
     size = 4 if family == _INET else 16

@@ -66,6 +66,7 @@ class Relay(Carrier):
     pending: Any = None
     ticket: Ticket | None = None  # its place in the pool's queue
     placed_at = 0.0  # when it got a place that it had waited for
+    waited = 0.0  # for a ClientHello, in seconds
     attempts = 0
     tried: tuple[Backend, ...] = ()
     failures: tuple[tuple[str, str], ...] = ()  # the tries that have failed: backend and reason
@@ -123,6 +124,7 @@ class Relay(Carrier):
             return
         self.hello = None
         self.deadline = NEVER
+        self.waited = self.seconds() - self.began
         if verdict is Verdict.MALFORMED:
             self.finish("handshake_failed", Outcome.ABANDONED)
             return
@@ -133,6 +135,7 @@ class Relay(Carrier):
     def _miss_hello(self, hello: HelloReader) -> None:
         """No more of it comes, or not in time."""
         self.hello = None
+        self.waited = self.seconds() - self.began
         self.deadline = NEVER
         assert self.site.table is not None
         rule = self.site.table.find(self.peer, "")
@@ -361,6 +364,7 @@ class Relay(Carrier):
         """The access record, in the order of lbsvc.core.record."""
         site, arrival = self.site, self.arrival
         name = backend.name if backend is not None else None
+        began = self.began + self.waited  # a client that takes its time to say a name says nothing about a backend
         return (
             site.wall(),
             site.make_id(),
@@ -378,13 +382,13 @@ class Relay(Carrier):
             name,
             self.attempts,
             reason,
-            self.placed_at - self.began if self.placed_at else None,
-            self.connected_at - self.began if self.upstream is not None else None,
+            self.placed_at - began if self.placed_at else None,
+            self.connected_at - began if self.upstream is not None else None,
             None,
             now - self.began,
             None,
             None,
             (*self.failures, (name or "", reason)) if self.failures else None,
             arrival.tls if arrival is not None else None,
-            arrival.handshake or None if arrival is not None else None,
+            (self.waited + (arrival.handshake if arrival is not None else 0.0)) or None,
         )

@@ -181,7 +181,7 @@ def _alpn_choice(offered: tuple[bytes, ...]) -> Any:
                 out[0] = buffer
                 outlen[0] = len(name)
                 return int(_lib.SSL_TLSEXT_ERR_OK)
-        return int(_lib.SSL_TLSEXT_ERR_NOACK)
+        return int(_lib.SSL_TLSEXT_ERR_ALERT_FATAL)  # no_application_protocol (RFC 7301, 3.2)
 
     def fail(kind: Any, error: Any, trace: Any) -> None:
         _log.failure("choosing a protocol failed", Failure(error, kind, trace))

@@ -29,7 +29,7 @@ from lbsvc.config.schema import ListenerTls
 from lbsvc.net.arrival import ClientCertificate
 from lbsvc.net.served_names import ServedNames, normal_name
 
-_lib = Binding.lib
+_lib, _ffi = Binding.lib, Binding.ffi
 
 T = TypeVar("T", bound="Certificate | Authorities")
 
@@ -130,11 +130,14 @@ class ServerTls:
         return connection
 
     def look(self) -> None:
-        """Take up what has changed, and speak of what ends soon. To be called every `reload_interval`."""
-        changes: list[tuple[_Watched[Any], Any]] = [
-            *_renewed(self._certificates, self._refuse),
-            *_renewed(self._authorities, self._refuse),
-        ]
+        """Take up what has changed, and speak of what ends soon.
+
+        To be called every `reload_interval`; where there is none, now and then all the same: files are left alone then.
+        """
+        changes: list[tuple[_Watched[Any], Any]] = []
+        if self.settings.reload_interval is not None:
+            changes += _renewed(self._certificates, self._refuse)
+            changes += _renewed(self._authorities, self._refuse)
         if changes or not 0 <= self._wall() - self._made < KEYS_LIFETIME:
             before = [(watched, watched.value) for watched, _ in changes]
             for watched, value in changes:
@@ -253,6 +256,15 @@ def arrival_facts(connection: SSL.Connection) -> tuple[str, str, str, bytes, Cli
         connection.get_alpn_proto_negotiated(),
         _client_certificate(connection),
     )
+
+
+def failure_of(connection: SSL.Connection, error: SSL.Error) -> str:
+    """Why a handshake has failed, in OpenSSL's words, for the event log: never bytes of the peer."""
+    verdict = _lib.SSL_get_verify_result(connection._ssl)
+    words = reasons(error)
+    if verdict == _lib.X509_V_OK:
+        return words
+    return f"{words}: {_ffi.string(_lib.X509_verify_cert_error_string(verdict)).decode('ascii', 'replace')}"
 
 
 def _client_certificate(connection: SSL.Connection) -> ClientCertificate | None:

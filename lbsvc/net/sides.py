@@ -66,6 +66,11 @@ class Side(Protocol):
             transport.unregisterProducer()  # the same, of the close
             transport.loseConnection()
 
+    def withhold_end(self) -> None:
+        """Where TLS is spoken here: end without saying so."""
+        if hasattr(self.transport, "withhold_end"):
+            self.transport.withhold_end()
+
     def drop_rest(self) -> None:
         """Go on reading for nobody, until it has finished."""
         if self.relay.is_piped:

@@ -46,6 +46,10 @@ JOIN_BELOW = 16384
 IOV_MAX = 1024
 
 
+class UnsaidEnd(error.ConnectionLost):
+    """The other side's TLS has ended without close_notify: perhaps it was cut, perhaps its server never says so."""
+
+
 class FastConnection(tcp.Connection):
     """A connected TCP socket; see the module docstring."""
 

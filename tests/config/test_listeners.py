@@ -156,8 +156,8 @@ class ListenerTests(TestCase):
 
 class ProxyHeaderTests(TestCase):
     def test_trust(self) -> None:
-        """PROXY headers are believed of somebody: without trusted proxies nobody could connect, which is a mistake."""
-        why = "needs trusted_proxies: nobody else may connect, and there are none"
+        """Only trusted proxies begin with a PROXY header: without any, asking for headers is a mistake, which says so."""
+        why = "means nothing without trusted_proxies: only their connections begin with a header"
         for more in ("", "    trusted_proxies: []\n", "    trusted_proxies: off\n"):
             found = mistakes(f"{LISTENER}    proxy_protocol: true\n{more}{POOL}")
             self.assertEqual(found, [f"5:5: listeners.web.proxy_protocol: {why}"], more)

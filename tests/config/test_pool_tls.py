@@ -80,7 +80,7 @@ class PoolTlsTests(CertificateCase):
             "{verify: off, ca: none.pem, sni: a, cert: none.pem}",
             '8:11: T.verify: must be true or false (got "off")',
             '8:24: T.ca: cannot be read: no such file (got "none.pem", relative to F)',
-            "8:38: T.sni: unknown key",
+            "8:38: T.sni: unknown key (did you mean server_name?)",
             '8:46: T.cert: cannot be read: no such file (got "none.pem", relative to F)',
         )
         self.assert_wrong("{ca: '${C}'}", "8:11: T.ca: cannot be read: no such file (from ${C})", env={"C": "hunter2"})

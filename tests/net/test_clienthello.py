@@ -101,11 +101,14 @@ class NoTlsTests(TestCase):
             b"\x16\xfe\xfd": 2,
             b"\x16\x03\x01\x41": 4,
             b"\x16\x03\x01\x40\x01": 5,
-            b"\x16\x03\x00\x00\x00": 5,
             b"\x16\x03\x00\x00\x07\x02": 6,  # a message of 790 bytes of a database
         }.items():
             self.assertIsNone(read(octets[: needed - 1], 1)[0])
             self.assertEqual(read(octets, 1), (Verdict.NOT_TLS, Hello(), needed))
+
+    def test_an_empty_record(self) -> None:
+        """One before the ClientHello is none of a lawful client, and OpenSSL reads on behind it: nobody passes by it."""
+        self.assertEqual(read(b"\x16\x03\x00\x00\x00", 1), (Verdict.MALFORMED, Hello(), 5))
 
     def test_versions(self) -> None:
         """The version of a record says nothing but that it is TLS, as RFC 8446 has it."""

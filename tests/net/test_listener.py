@@ -55,7 +55,7 @@ class ListenerTestCase(ReactorCase):
         self.listener, self.books = listener, listener.books
         return listener
 
-    def make(self, peer: str) -> Accepted:
+    def make(self, peer: str, arrival: object = None) -> Accepted:
         self.made.append(Accepted(self.listener, peer))
         return self.made[-1]
 
@@ -124,7 +124,7 @@ class LimitTests(ListenerTestCase):
         """Connections that are closed as soon as they are made free their place for those that wait."""
         make = self.make
 
-        def hasty(peer: str) -> Accepted:
+        def hasty(peer: str, arrival: object = None) -> Accepted:
             made = make(peer)
             made.on_made = lambda: made.transport.abortConnection()
             return made
@@ -138,7 +138,7 @@ class LimitTests(ListenerTestCase):
         """A connection for which no protocol can be made is closed, and takes nobody's place."""
         make = self.make
 
-        def faulty(peer: str) -> Accepted:
+        def faulty(peer: str, arrival: object = None) -> Accepted:
             if self.books.accepted <= 3:
                 raise ZeroDivisionError(peer)
             return make(peer)
@@ -156,7 +156,7 @@ class LimitTests(ListenerTestCase):
         """A connection whose connectionMade raises is counted off again, at the latest when its client goes."""
         make = self.make
 
-        def faulty(peer: str) -> Accepted:
+        def faulty(peer: str, arrival: object = None) -> Accepted:
             made = make(peer)
             if len(self.made) <= 3:
                 made.on_made = lambda: 1 / 0
@@ -281,7 +281,7 @@ class CloseTests(ListenerTestCase):
         """One of those that wait for which no protocol can be made does not cost the others their service."""
         make = self.make
 
-        def faulty(peer: str) -> Accepted:
+        def faulty(peer: str, arrival: object = None) -> Accepted:
             if self.books.accepted == 2:
                 raise ZeroDivisionError(peer)
             return make(peer)
@@ -305,7 +305,7 @@ class CloseTests(ListenerTestCase):
         """Clients that come for ever do not keep a listener from closing."""
         make = self.make
 
-        def busy(peer: str) -> Accepted:
+        def busy(peer: str, arrival: object = None) -> Accepted:
             if len(self.made) < 2000:
                 self.client()
             return make(peer)

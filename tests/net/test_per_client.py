@@ -44,7 +44,7 @@ class PerClientCase(ListenerTestCase):
         host, _, port = self.listener.addresses[0].rpartition(":")
         self.addresses = [(host, int(port))]
 
-    def refuse(self, peer: str) -> Accepted:
+    def refuse(self, peer: str, arrival: object = None) -> Accepted:
         self.refusing.append(Accepted(self.listener, peer))
         return self.refusing[-1]
 
@@ -141,7 +141,7 @@ class PerClientTests(PerClientCase):
         """A connection for which no protocol can be made, be it to serve or to refuse it, leaves nothing behind."""
         self.limit(1, polite=True)
         make, refuse = self.listener._connect, self.listener._surplus
-        self.listener._connect = self.listener._surplus = lambda peer: 1 / 0  # type: ignore[assignment, return-value]
+        self.listener._connect = self.listener._surplus = lambda peer, arrival: 1 / 0  # type: ignore[assignment, return-value]
         self.come()
         self.assertEqual(self.counts, (0, 0, 0, 0))
         self.listener._connect = make

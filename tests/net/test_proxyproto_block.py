@@ -69,7 +69,18 @@ class TlvTests(ReaderCase):
         for cut in range(len(V4_BLOCK) + 1, len(whole)):
             self.assert_refused(block(0x21, 0x11, whole[:cut]), "the TLVs do not fit", 16 + cut)
         self.assert_refused(block(0x21, 0x11, whole + b"\0"), "the TLVs do not fit")
-        self.assert_refused(block(0x21, 0x00, b"xx"), "the TLVs do not fit")
+
+    def test_of_no_family(self) -> None:
+        """Behind an unspecified family anything may follow; what is no lawful list of TLVs says nothing."""
+        checksum = tlv.write_tlv(tlv.CRC32C, b"abcd")
+        authority = tlv.write_tlv(tlv.AUTHORITY, b"a.example")
+        for family in (0x00, 0x01, 0x02):
+            for content in (b"x", b"xx", bytes(12) + b"\xff", V4_BLOCK, checksum, authority * 2, authority + b"x"):
+                self.assertEqual(read(block(0x21, family, content)), ProxyHeader(2), content)
+                self.assertEqual(read(block(0x21, family, content), 1), ProxyHeader(2), content)
+            self.assertEqual(read(block(0x21, family, authority)).authority, "a.example")
+        for family, size in ((0x10, 12), (0x20, 36), (0x30, 216)):
+            self.assert_refused(block(0x21, family, bytes(size) + b"x"), "the TLVs do not fit")
 
     def test_lengths(self) -> None:
         """Values that are longer or shorter than their type allows are refused."""

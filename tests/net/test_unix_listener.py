@@ -40,7 +40,7 @@ class UnixListenerCase(ListenerTestCase):
         self.listener.accept()
         return self.listener
 
-    def make(self, peer: str) -> Accepted:
+    def make(self, peer: str, arrival: object = None) -> Accepted:
         self.peers.append(peer)
         return super().make(peer)
 
@@ -161,7 +161,7 @@ class UnixListenerTests(UnixListenerCase):
         came: list[socket.socket] = []
         make = self.make
 
-        def busy(peer: str) -> Accepted:
+        def busy(peer: str, arrival: object = None) -> Accepted:
             try:
                 came.append(self.client())
             except FileNotFoundError:

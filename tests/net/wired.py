@@ -54,6 +54,8 @@ class Net:
         protocol: Protocol,
         timeout: float,
         failed: Callable[[Outcome, str], None],
+        tls: Any = None,
+        header: bytes = b"",
     ) -> Dialled:
         dialled = Dialled(host, port, self.clock.seconds(), timeout)
         self.dials.append(dialled)

@@ -193,6 +193,15 @@ class ReaderTests(TestCase):
                 self.assertEqual(run(parts)[1], taken)
 
     @QUICK
+    @given(st.sampled_from([0, 1, 2]), TLVS | st.binary(max_size=100), CUTS, st.binary(max_size=30))
+    def test_no_family(self, family: int, content: bytes, cuts: list[int], behind: bytes) -> None:
+        """Whatever stands in a header of no family, it is one; it says nobody's address, and not a byte more is taken."""
+        whole = block(0x21, family, content)
+        header, taken, _ = run(pieces(whole + behind, cuts))
+        assert header is not None
+        self.assertEqual((header.source, header.is_local, taken), (None, False, len(whole)))
+
+    @QUICK
     @given(st.sampled_from([b"", SIGNATURE, SIGNATURE + b"\x21\x11", b"PROXY TCP4 ", b"PROXY UNKNOWN"]), st.binary())
     def test_bounded(self, start: bytes, rest: bytes) -> None:
         """After 4096 bytes there is a header, or a refusal."""
