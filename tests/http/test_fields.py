@@ -76,7 +76,12 @@ class GrammarTests(TestCase):
             *((b"Client-Cert", IDENTITY), (b"client-cert-chain", IDENTITY), (b"Ssl-Client-Verify", IDENTITY)),
             *((b"X-SSL-Client-S-DN", IDENTITY), (b"X-Amzn-Mtls-Clientcert", IDENTITY), (b"X-ARR-ClientCert", IDENTITY)),
             *((b"Client-Certs", PLAIN), (b"X-Client", PLAIN), (b"X-Client-Ce", PLAIN), (b"X-SSLs", PLAIN)),
-            *((b"X-SSL", IDENTITY), (b"X-SSL-Cert", IDENTITY), (b"X-Client-DN", IDENTITY), (b"X-Client-Version", PLAIN)),
+            *(
+                (b"X-SSL", IDENTITY),
+                (b"X-SSL-Cert", IDENTITY),
+                (b"X-Client-DN", IDENTITY),
+                (b"X-Client-Version", PLAIN),
+            ),
             *((b"X_Client_Cert_Verified", SHADOW), (b"X-Client-Cert_Verified", SHADOW), (b"Client_Cert", SHADOW)),
             *((b"X.Client.Cert.Subject", SHADOW), (b"X-Client-Cert.Subject", SHADOW), (b"x_ssl-client-verify", SHADOW)),
             *((b"True-Client-IP", IDENTITY), (b"X-Original-URL", IDENTITY), (b"Proxy", IDENTITY)),

@@ -1,4 +1,4 @@
-"""Connections of which a trusted proxy does not know whose they are (PROXY UNKNOWN): strangers', whatever address they have."""
+"""Connections of which a trusted proxy does not know whose they are (PROXY UNKNOWN): those of strangers."""
 
 from __future__ import annotations
 

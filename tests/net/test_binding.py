@@ -125,7 +125,9 @@ class RefusalTests(BindTestCase):
             free.close()
             binds = tuple(Bind("127.0.0.1", port) for port in (taken[0], number, taken[1]))
             settings = ListenerSettings("main", binds, "tcp")
-            listener = Listener(settings, ListenerBooks("main", "tcp"), None, Descriptors(100), lambda peer, arrival: None)  # type: ignore[arg-type, return-value]
+            listener = Listener(
+                settings, ListenerBooks("main", "tcp"), None, Descriptors(100), lambda peer, arrival: None
+            )  # type: ignore[arg-type, return-value]
             with self.assertRaises(SystemRefusal) as raised:
                 listener.bind()
         self.assertEqual(

@@ -86,6 +86,26 @@ class KeyUpdates(SecureCase):
         near.transport.write(b"and on")
         self.assertEqual(far.read(6), b"and on")
 
+    def test_many_updates_while_we_write(self) -> None:
+        """Nor do several, before any of them is answered: OpenSSL by itself would fail to write the second answer."""
+        near, far = self.connect_system(Side())
+        narrow(near, far)  # type: ignore[arg-type]
+        dice = random.Random(14)
+        for _ in range(25):
+            near.received.clear()
+            blob = dice.randbytes(dice.randrange(300_000, 500_000))
+            near.transport.write(blob)
+            self.turn(dice.randrange(4))
+            sent = 0
+            for _ in range(5):
+                far.update(asks=True)
+                for _ in range(dice.randrange(1, 5)):
+                    far.write(b"x")
+                    sent += 1
+                    self.turn(dice.randrange(3))
+            self.assertEqual(far.read(len(blob)), blob)
+            self.spin(lambda sent=sent: len(near.received) == sent)
+
     def test_update_with_nothing_to_say(self) -> None:
         """With no room in the kernel an update is taken nevertheless, and what comes behind it, without spinning."""
         near, far = self.connect_system(Side())

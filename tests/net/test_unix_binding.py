@@ -212,7 +212,9 @@ class InTheWayTests(UnixBindCase):
             port = taken.getsockname()[1]
             binds = (Bind(self.path, 0), Bind(str(self.folder / "file"), 0), Bind("127.0.0.1", port))
             settings = ListenerSettings("main", binds, "tcp")
-            listener = Listener(settings, ListenerBooks("main", "tcp"), None, Descriptors(100), lambda peer, arrival: None)  # type: ignore[arg-type, return-value]
+            listener = Listener(
+                settings, ListenerBooks("main", "tcp"), None, Descriptors(100), lambda peer, arrival: None
+            )  # type: ignore[arg-type, return-value]
             with self.assertRaises(SystemRefusal) as raised:
                 listener.bind()
         self.assertEqual(
