@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 from twisted.trial.unittest import TestCase
@@ -38,7 +39,10 @@ def furnish(file: Path) -> None:
 class ExampleTests(TestCase):
     def furnished(self) -> Path:
         """A copy of etc/, with certificates where they are asked for: none are in the repository."""
-        copy = Path(shutil.copytree(ETC, self.mktemp()))
+        # Not `mktemp`, whose paths may be longer than those of unix sockets can be.
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        copy = Path(shutil.copytree(ETC, Path(folder.name) / "etc"))
         for file in copy.rglob("*.yaml"):
             furnish(file)
         return copy

@@ -26,7 +26,7 @@ CONNECTION: Any = SimpleNamespace(
     peer="192.0.2.1",
     scheme=b"http",
     identity_lines=b"",
-    site=SimpleNamespace(trust=SimpleNamespace(lines=lambda *_: WHO)),
+    trust=SimpleNamespace(lines=lambda *_: WHO),
 )
 
 

@@ -69,8 +69,8 @@ class RefusalTests(ProcessTestCase):
     def test_not_supported_yet(self) -> None:
         """A key whose feature does not exist is refused unless it is off, never ignored."""
         (port, admin) = free_ports(2)
-        listeners = {"web": {"bind": f"127.0.0.1:{port}", "proxy_protocol": True, "routes": ROUTES}}
-        (self.folder / "lb.yaml").write_text(config(listeners, admin=admin, workers=2, watch=False))
+        listeners = {"web": {"bind": f"127.0.0.1:{port}", "routes": ROUTES}}
+        (self.folder / "lb.yaml").write_text(config(listeners, admin=admin, workers=2, watch=True))
         result = self.launch("--config", "lb.yaml")
         lines = self.lines(result)
         self.assertEqual(result.returncode, 78, lines)
