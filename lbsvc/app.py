@@ -25,6 +25,7 @@ from lbsvc.config.schema import AdminSettings
 from lbsvc.core.books import ListenerBooks
 from lbsvc.core.pool import Pool
 from lbsvc.errors import Mistake, SystemRefusal
+from lbsvc.http.h2_checks import check_for
 from lbsvc.http.site import RequestIds
 from lbsvc.listening import Listeners
 from lbsvc.net.binding import adopt, open_sockets
@@ -123,7 +124,12 @@ class Balancer(MultiService):
         self.lag = ReactorLag(self.reactor)
         self.deadlines = Deadlines(self.reactor)
         self._checker = HealthChecker(
-            self.reactor, self._rng, lambda backend, detail: pools.tell_flip(backend, detail), dial, time.time
+            self.reactor,
+            self._rng,
+            lambda backend, detail: pools.tell_flip(backend, detail),
+            dial,
+            time.time,
+            check_for,
         )
         self._pools = pools = Pools(
             self.reactor,

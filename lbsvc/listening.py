@@ -19,6 +19,7 @@ from lbsvc.config.schema import ListenerSettings, ListenerTls
 from lbsvc.core.books import ListenerBooks
 from lbsvc.core.networks import Networks
 from lbsvc.errors import Mistake, SystemRefusal
+from lbsvc.http.h2_server import H2ServerConnection
 from lbsvc.http.mirroring import Mirroring
 from lbsvc.http.server import ServerConnection
 from lbsvc.http.site import AccessLog, HttpSite, RequestIds
@@ -100,8 +101,16 @@ class Listeners:
         self.mirrors += builder.mirrors
         return (
             site,
-            lambda peer, arrival: ServerConnection(site, peer, arrival),
-            lambda peer, arrival: SurplusConnection(site, peer, arrival),
+            lambda peer, arrival: (
+                H2ServerConnection(site, peer, arrival)
+                if arrival is not None and arrival.alpn == b"h2"
+                else ServerConnection(site, peer, arrival)
+            ),
+            lambda peer, arrival: (
+                H2ServerConnection(site, peer, arrival)
+                if arrival is not None and arrival.alpn == b"h2"
+                else SurplusConnection(site, peer, arrival)
+            ),
         )
 
     def _tcp(

@@ -50,7 +50,9 @@ class Membership:
         lookup: Callable[[str], Any],
         emit: Callable[..., None],
         tls: UpstreamTls | None = None,
+        multiplex: Callable[[Backend, BackendSettings], None] = lambda member, entry: None,
     ) -> None:
+        self._multiplex = multiplex
         self._tls = tls
         self.settings = settings
         self.pool = pool
@@ -73,6 +75,7 @@ class Membership:
         member = Backend(self.pool.name, name, entry.address, host, entry.port, entry.weight, entry.backup, most=most)
         if entry.is_secure and self._tls is not None:
             member.tls = self._tls.for_host(entry.host)
+        self._multiplex(member, entry)
         if self.settings.proxy_protocol is not None:
             member.greeting = local_header(self.settings.proxy_protocol)
         return member

@@ -14,7 +14,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 
 from lbsvc.config.certificates import CertificateFault
-from lbsvc.config.schema import PoolSettings
+from lbsvc.config.schema import BackendSettings, PoolSettings
 from lbsvc.core.backend import Backend
 from lbsvc.core.guarding import Guard
 from lbsvc.core.pool import Pool
@@ -97,15 +97,34 @@ class Pools:
         self.upstreams[settings.name] = Upstreams(settings, pool, reactor, self._deadlines, self._rng, placement)
         lookup = system_lookup(reactor)
         tls = self._make_tls(settings) if any(backend.is_secure for backend in settings.backends) else None
-        self.memberships.append(Membership(settings, pool, reactor, self._checker, lookup, self._emit, tls))
+        multiplex = self._multiplexer(settings, tls)
+        self.memberships.append(Membership(settings, pool, reactor, self._checker, lookup, self._emit, tls, multiplex))
 
-    def _make_tls(self, settings: PoolSettings) -> UpstreamTls:
+    def _multiplexer(
+        self, settings: PoolSettings, tls: UpstreamTls | None
+    ) -> Callable[[Backend, BackendSettings], None]:
+        """What makes HTTP/2 be spoken to those of a pool's backends that it is to be spoken to."""
+        upstreams, protocol = self.upstreams[settings.name], settings.protocol
+        # Where HTTP/1.1 may be spoken too, `Backend.tls` offers that alone: upgrades and checks cannot do with HTTP/2.
+        chosen = self._make_tls(settings, ("h2", "http/1.1")) if tls is not None and protocol == "auto" else tls
+
+        def multiplex(backend: Backend, entry: BackendSettings) -> None:
+            if entry.is_h2c:
+                upstreams.multiplex(backend, None, True)
+            elif chosen is not None and entry.is_secure and protocol != "http/1.1" and settings.name in self._http:
+                words = backend.tls if chosen is tls else chosen.for_host(entry.host)
+                upstreams.multiplex(backend, words, protocol == "h2")
+
+        return multiplex
+
+    def _make_tls(self, settings: PoolSettings, offered: tuple[str, ...] = ()) -> UpstreamTls:
         """How TLS is spoken to the pool's backends; raises SystemRefusal."""
         key = f"pools.{settings.name}.{'tls' if settings.tls is not None else 'backends'}"
         if not hasattr(self._reactor, "replace"):
             raise SystemRefusal([Mistake("", 0, 0, key, "TLS needs lbsvc's own reactor: leave --reactor out")])
         try:
-            alpn = ("http/1.1",) if settings.name in self._http else ()
+            ordinary = "h2" if settings.protocol == "h2" else "http/1.1"
+            alpn = (offered or (ordinary,)) if settings.name in self._http else ()
             return UpstreamTls(settings.tls, self._wall, alpn, partial(self._tell_unverified, settings.name))
         except CertificateFault as fault:
             raise SystemRefusal([Mistake("", 0, 0, key, str(fault))]) from None

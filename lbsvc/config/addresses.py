@@ -2,10 +2,10 @@
 
 Promises: a host is an IP literal in its shortest form or a lower-case host name, a port is a number in its range; or the
 host is the absolute path of a unix socket, which the kernel can take, and the port 0. A path that is written relative is
-relative to the folder of the configuration file. https:// means TLS, and port 443 where none is written. What is known but
-does not act yet (systemd:, h2c://) is told from what is wrong. `overlap` says whether two binds would fight for a port or a
-path. The parsers raise `AddressError` and never repeat what they were given, for it may come out of a variable. Used by
-listeners.py, pools.py, service.py and checks.py.
+relative to the folder of the configuration file. https:// means TLS, and port 443 where none is written; h2c:// means
+HTTP/2 without TLS, and port 80. What is known but does not act yet (systemd:) is told from what is wrong. `overlap` says
+whether two binds would fight for a port or a path. The parsers raise `AddressError` and never repeat what they were given,
+for it may come out of a variable. Used by listeners.py, pools.py, service.py and checks.py.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _DNS: Final = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}\.?")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _LATER_BINDS: Final = ("systemd:",)
-_LATER_BACKENDS: Final = ("h2c://",)
 #: What may stand before a backend's host, and the port that is meant where none is written.
-_SCHEMES: Final = {"http": "80", "https": "443"}
+_SCHEMES: Final = {"http": "80", "https": "443", "h2c": "80"}
 _UNIX: Final = "unix:"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 #: The longest path that a unix socket can have, in bytes (`sun_path` less its final NUL).
@@ -102,8 +101,8 @@ def parse_bind(text: str) -> Bind:
     return Bind(host, parse_port(port, 0))
 
 
-def parse_address(text: str) -> tuple[str, int, bool]:
-    """Host and port of a backend, and whether TLS is meant: host:port, [v6]:port, http://host[:port], https://host[:port]."""
+def parse_address(text: str) -> tuple[str, int, str]:
+    """Host, port and scheme of a backend: host:port or [v6]:port (scheme ""), or http, https or h2c://host[:port]."""
     scheme, slashes, rest = text.partition("://")
     if not slashes:
         host, port = split_port(text)
@@ -112,7 +111,7 @@ def parse_address(text: str) -> tuple[str, int, bool]:
     else:
         usual = _SCHEMES.get(scheme.lower())
         if usual is None:
-            raise AddressError("must be host:port, http://host:port, https://host:port or unix:PATH")
+            raise AddressError("must be host:port, http://host:port, https://host:port, h2c://host:port or unix:PATH")
         rest = rest.removesuffix("/")
         if "/" in rest or "?" in rest or "#" in rest:
             raise AddressError("cannot have a path or query: requests keep their own")
@@ -120,7 +119,7 @@ def parse_address(text: str) -> tuple[str, int, bool]:
         port = usual if port is None else port
     if not host:
         raise AddressError("needs a host, as in 10.0.0.1:8001")
-    return host, parse_port(port or "", 1), scheme.lower() == "https"
+    return host, parse_port(port or "", 1), scheme.lower() if slashes else ""
 
 
 def bind(spot: Spot) -> Bind:
@@ -147,17 +146,14 @@ def _folder(spot: Spot) -> str:
 def address(spot: Spot) -> BackendSettings:
     """A reader of a backend's address; the rest of the settings are the defaults."""
     found = text(spot)
-    for prefix in _LATER_BACKENDS:
-        if found.lower().startswith(prefix):
-            spot.not_yet(prefix)
     is_path = found.startswith(_UNIX)
     if "@" in found and not is_path:  # what comes before it may be a password: not shown
         spot.refuse("cannot have a user name or password")
     try:
-        host, port, is_secure = (parse_path(found, _folder(spot)), 0, False) if is_path else parse_address(found)
+        host, port, scheme = (parse_path(found, _folder(spot)), 0, "") if is_path else parse_address(found)
     except AddressError as error:
         spot.refuse(f"{error}{spot.got()}")
-    return BackendSettings(found, host, port, found, is_secure=is_secure)
+    return BackendSettings(found, host, port, found, is_h2c=scheme == "h2c", is_secure=scheme == "https")
 
 
 def is_loopback(host: str) -> bool:

@@ -1,11 +1,12 @@
 """How `pools` is read: every key of it in lb-reference.yaml, with its bounds.
 
-Promises: each key either acts or is a `Later`; a pool that comes out has backends, no two of them alike. Called by
+Promises: each key acts; a pool that comes out has backends, no two of them alike. Called by
 loader.py through service.py. Defaults are those of core/policies.py and schema.py, written nowhere else.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
@@ -22,6 +23,7 @@ from lbsvc.config.values import (
     duration,
     known_method,
     label,
+    matching,
     method,
     nullable,
     nullable_text,
@@ -35,14 +37,20 @@ from lbsvc.config.values import (
     words,
     yes_no,
 )
-from lbsvc.config.walk import Later, ReadPool, Refused, RequestKey, Section, Spot, listing, plain
+from lbsvc.config.walk import ReadPool, Refused, RequestKey, Section, Spot, listing, plain
 from lbsvc.core.algorithms import ALGORITHMS, canonical_algorithm
+from lbsvc.core.grpc_codes import GRPC_CODES
 from lbsvc.core.policies import Backoff, HealthCheckPolicy, KeptConnections, RetryPolicy, UpstreamTimeouts
 
-_ACTING_CAUSES: Final = ("connect_failure", "reset", "timeout", "502", "503", "504", "5xx")
-_LATER_CAUSES: Final = ("cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable")  # gRPC's
-#: What a check can only ask where it speaks HTTP.
-_HTTP_CHECK: Final = ("path", "method", "host", "expect_status", "expect_body")
+_CAUSES: Final = ("connect_failure", "reset", "timeout", "502", "503", "504", "5xx")
+#: gRPC's, which are written with _ or -, small or in capitals.
+_GRPC_CAUSES: Final = tuple(name for name in GRPC_CODES if name != "ok")
+#: What a check cannot ask where it speaks another protocol.
+_UNASKED: Final = {
+    "tcp": ("path", "method", "host", "expect_status", "expect_body", "service"),
+    "http": ("service",),
+    "grpc": ("path", "method", "expect_status", "expect_body"),
+}
 
 
 def _algorithm(spot: Spot) -> str:
@@ -128,7 +136,7 @@ def _statuses(spot: Spot) -> tuple[tuple[int, int], ...]:
 
 
 def _check_type(spot: Spot) -> str:
-    return word("http", "tcp", later=("grpc",))(spot)
+    return word("http", "tcp", "grpc")(spot)
 
 
 def _some_text(spot: Spot) -> str:
@@ -138,15 +146,19 @@ def _some_text(spot: Spot) -> str:
     return found
 
 
+#: As protobuf names services; a name goes into a request's body, so that anything else would only be a slip.
+_service = matching(re.compile(r"[A-Za-z0-9_.:/-]*"), "the name of a gRPC service, such as shop.v1.Orders", 255)
+
+
 def _health_check(spot: Spot, found: dict[str, Any]) -> HealthCheckPolicy:
     entries = spot.entries()
     kind = found.get("type")
     if kind is None and "type" not in entries:
         kind = "http" if found.get("path") is not None else "tcp"
-    if kind == "tcp":
-        for key in _HTTP_CHECK:
-            if found.get(key) is not None:
-                spot.at(key).wrong("means nothing for a tcp check" + ("" if "type" in entries else ": add type: http"))
+    for key in _UNASKED[kind] if kind is not None else ():
+        if found.get(key) is not None:
+            more = "" if "type" in entries else f": add type: {'grpc' if key == 'service' else 'http'}"
+            spot.at(key).wrong(f"means nothing for {'an' if kind == 'http' else 'a'} {kind} check{more}")
     if found.get("method") == "HEAD" and found.get("expect_body") is not None:
         spot.at("expect_body").wrong("cannot be found: the answer to HEAD has no body")
     found = {key: value for key, value in found.items() if value is not None or key in ("host", "port", "expect_body")}
@@ -156,7 +168,7 @@ def _health_check(spot: Spot, found: dict[str, Any]) -> HealthCheckPolicy:
 _HEALTH_CHECK: Final[Section[HealthCheckPolicy | None]] = Section(
     {
         "type": _check_type,
-        "service": Later(off=(None,)),
+        "service": nullable_text(_service),
         "path": nullable_text(target),
         "method": method,
         "host": nullable_text(visible),
@@ -177,12 +189,13 @@ _HEALTH_CHECK: Final[Section[HealthCheckPolicy | None]] = Section(
 def _cause(spot: Spot) -> str:
     value = spot.value
     found = str(value) if isinstance(value, int) and not isinstance(value, bool) else spot.text()
-    if found in _LATER_CAUSES:
-        spot.not_yet(found)
-    if found not in _ACTING_CAUSES:
-        known = _ACTING_CAUSES + _LATER_CAUSES
-        spot.refuse(f"must be {words(known)}{spot.got(known)}")
-    return found
+    if found in _CAUSES:
+        return found
+    code = (found or "").lower().replace("-", "_")
+    if code not in _GRPC_CAUSES:
+        known = (*_CAUSES, "a gRPC code such as unavailable")
+        spot.refuse(f"must be {words(known)}{spot.got(_CAUSES + _GRPC_CAUSES)}")
+    return code
 
 
 def _backoff(spot: Spot, found: dict[str, Any]) -> Backoff:
@@ -248,6 +261,9 @@ def _pool(spot: Spot, found: dict[str, Any]) -> PoolSettings:
     if "health_check" in found and found["health_check"] is None and found.get("flapping") is not None:
         spot.walk.note(spell(spot.path, "flapping"), "does nothing where health_check is off")
     backends: tuple[BackendSettings, ...] = found.pop("backends")
+    is_whole = len(backends) == len(list(spot.at("backends").items(single=True)))
+    if is_whole and found.get("protocol", "http/1.1") != "http/1.1" and not any(each.is_secure for each in backends):
+        spot.walk.note(spell(spot.path, "protocol"), "does nothing: no backend is https://")
     check: HealthCheckPolicy | None = found.get("health_check")
     if check is not None and check.port is not None and _are_sockets(spot.at("backends"), backends):
         spot.at("health_check").at("port").wrong("means nothing where all backends are unix sockets")
@@ -272,7 +288,7 @@ _POOL: Final = Section(
         "queue": QUEUE,
         "flapping": FLAPPING,
         "slow_start": slow_start,
-        "protocol": Later(off=("http/1.1",)),
+        "protocol": word("http/1.1", "auto", "h2"),
         "panic_threshold": panic_threshold,
         "proxy_protocol": _proxy_protocol,
         "tls": POOL_TLS,

@@ -197,6 +197,7 @@ class BackendSettings:
     weight: int = 1
     backup: bool = False
     max_connections: int | None = None  # requests (http) or connections (tcp) at one time
+    is_h2c: bool = False  # h2c://: HTTP/2 without TLS, by prior knowledge
     is_secure: bool = False  # TLS is spoken to it: https://, or one of a tcp pool that has a `tls` section
 
 
@@ -221,6 +222,7 @@ class PoolSettings:
     flapping: FlappingPolicy | None = FlappingPolicy()
     slow_start: float | None = None
     panic_threshold: float = 0.0  # share of healthy backends below which health is ignored
+    protocol: str = "http/1.1"  # http/1.1 | auto | h2: towards backends that are spoken to over TLS
     tls: PoolTls | None = None  # None where there is no such section: the defaults, for backends that are `is_secure`
     proxy_protocol: str | None = None  # v1 | v2: the header that begins each connection to a backend
 

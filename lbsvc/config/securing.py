@@ -38,13 +38,15 @@ def _settled(walk: Walk, read: ReadPool) -> PoolSettings:
 
 
 def _says_plain(backend: BackendSettings) -> bool:
-    return backend.address.lower().startswith("http://")
+    return backend.address.lower().startswith(("http://", "h2c://"))
 
 
 def _check_plain(read: ReadPool) -> None:
     for place, backend in zip(read.places, read.settings.backends, strict=True):
         if _says_plain(backend):
-            place.wrong("cannot be http:// where the pool has tls and only tcp listeners use it: TLS is spoken to all")
+            scheme = backend.address.partition(":")[0].lower()
+            why = "where the pool has tls and only tcp listeners use it: TLS is spoken to all"
+            place.wrong(f"cannot be {scheme}:// {why}")
 
 
 def _check_schemes(read: ReadPool) -> None:

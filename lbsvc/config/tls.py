@@ -214,8 +214,6 @@ def _listener_tls(spot: Spot, found: dict[str, Any]) -> ListenerTls:
         spot.missing("certificates")
     kinds: dict[CertificateFiles, str] = found.pop("certificates", {})
     tls = ListenerTls(tuple(kinds), **found)
-    if "h2" in found.get("alpn", ()):
-        note(spell(spot.path, "alpn"), "h2 is not supported yet, and not offered")
     is_unread = "client_ca" in entries and "client_ca" not in found
     if "client_auth" in entries and tls.client_ca is None and not is_unread:
         note(spell(spot.path, "client_auth"), "does nothing without client_ca: no client is asked for a certificate")

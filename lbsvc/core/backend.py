@@ -78,6 +78,7 @@ class Backend:
         "latency",
         "limit",
         "most",
+        "multiplexed",
         "name",
         "pool",
         "port",
@@ -138,6 +139,8 @@ class Backend:
         self.last_check: tuple[bool, float, str] | None = None
         #: Idle upstream connections; owned by http/pooling.py, core never looks inside.
         self.idle: list[Any] = []
+        #: Its connections of HTTP/2 (http/h2_pooling.py); None where only HTTP/1.1 is spoken to it. Core never looks inside.
+        self.multiplexed: Any = None
 
     @property
     def is_eligible(self) -> bool:

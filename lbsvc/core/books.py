@@ -33,13 +33,15 @@ class Histogram:
 class RouteBooks:
     """What was answered on one route towards one pool."""
 
-    __slots__ = ("duration", "limited", "pool", "requests", "route")
+    __slots__ = ("duration", "grpc", "limited", "pool", "requests", "route")
 
     def __init__(self, route: str, pool: str) -> None:
         self.route = route
         self.pool = pool
         #: (method as a metric label, status code) -> how many
         self.requests: dict[tuple[bytes, int], int] = {}
+        #: the code that a call of gRPC ended with -> how many
+        self.grpc: dict[int, int] = {}
         self.duration = Histogram()
         self.limited = 0  # requests past a rate limit of the route, or (of the route "none") of the listener
 

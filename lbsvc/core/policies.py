@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 class HealthCheckPolicy:
     """How a backend is asked whether it lives (core/health.py counts, net/prober.py asks)."""
 
-    type: str = "tcp"  # tcp | http
+    type: str = "tcp"  # tcp | http | grpc
     path: str = "/health"
     method: str = "GET"
     host: str | None = None  # Host header; None: the backend's address
@@ -25,6 +25,7 @@ class HealthCheckPolicy:
     timeout: float = 2.0
     rise: int = 2
     fall: int = 3
+    service: str = ""  # grpc: whose health is asked for; "" for the server's as a whole
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class RetryPolicy:
     """When a request that failed is tried again (core/retry.py)."""
 
     attempts: int = 2  # tries in all
-    when: frozenset[str] = frozenset({"connect_failure", "reset"})  # also timeout, 502, 503, 504, 5xx
+    when: frozenset[str] = frozenset({"connect_failure", "reset"})  # also timeout, 502, 503, 504, 5xx, gRPC codes
     methods: frozenset[bytes] = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
     backoff: Backoff = Backoff()
     budget: float = 0.2  # share of requests that may be retries

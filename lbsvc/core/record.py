@@ -52,6 +52,7 @@ AccessRecord: TypeAlias = tuple[
     Tries | None,  # tries
     str | None,  # tls
     float | None,  # t_handshake
+    int | None,  # grpc_status
 ]
 
 
@@ -84,3 +85,4 @@ class Record(NamedTuple):
     tries: Tries | None = None
     tls: str | None = None  # "TLSv1.2" or "TLSv1.3" where TLS ended here
     t_handshake: float | None = None
+    grpc_status: int | None = None  # of a call of gRPC that was told how it ended

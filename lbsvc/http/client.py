@@ -59,6 +59,9 @@ class UpstreamConnection(Protocol):
 
     transport: Any
     exchange: Asker | None = None
+    is_multiplexed = False  # as a stream of HTTP/2 is (h2_upstream.py)
+    is_unseen = False  # that the backend has done nothing for a request is never certain
+    reset_code = 2  # INTERNAL_ERROR: what a client of HTTP/2 is told of an answer that cannot be finished
     header = b""  # the PROXY header that it began with: it is that client's alone
     exchanges = 0
     deadline = NEVER

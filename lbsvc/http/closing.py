@@ -76,13 +76,13 @@ class EndingConnection(Protocol):
     def end_overdue(self) -> None:
         """The deadline of an ending connection has come: a client that reads, if slowly, gets another."""
         if self._is_shut:
-            self._look_for_end()
+            self._look_at_rest()
         elif undelivered(self.transport) < self._left:
             self.watch_write()
         else:
             self.transport.abortConnection()
 
-    def _look_for_end(self) -> None:
+    def _look_at_rest(self) -> None:
         """Each LINGER seconds: what the kernel holds for a slow client must not be thrown away."""
         deadlines = self.site.deadlines
         left, before = undelivered(self.transport), self._left

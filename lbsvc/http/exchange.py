@@ -46,6 +46,7 @@ class Exchange(Trying):
     asked_at = 0.0  # when its first byte came, where its head came in pieces; else that is `began`
     bytes_out = 0
     first_at = 0.0
+    grpc_status: int | None = None  # of a call of gRPC (grpc.py) that has been told how it ended
 
     def __init__(self, connection: ServerConnection, head: RequestHead, now: float) -> None:
         self.connection = connection
@@ -293,6 +294,10 @@ class Exchange(Trying):
             head = placement.settle_in(self, lease.backend, head)
         if lease is not None and guard is not None:
             lease.epoch = guard.answered(lease.backend, lease.epoch)  # how long people talk then is no trial
+        self.join(upstream, head, rest)
+
+    def join(self, upstream: UpstreamConnection, head: ResponseHead, rest: bytes) -> None:
+        """Let both sides talk."""
         Tunnel(self, upstream, head, rest)
 
     def pause_response(self) -> None:
@@ -333,6 +338,7 @@ class Exchange(Trying):
         self.upstream = None
         if self.responded:
             word = outcome.reason
+            self.reset_code = upstream.reset_code
             if self.is_stream and outcome is Outcome.TIMEOUT and not upstream.is_stalled:
                 outcome, word = Outcome.OK, "idle_timeout"  # a stream may be silent: that is no failure of its backend
             self.release(outcome)
@@ -340,7 +346,7 @@ class Exchange(Trying):
             self.settle(self.site.seconds())
             self.connection.cut_response(self)
             return
-        self.try_failed(outcome, detail, sent=True)
+        self.try_failed(outcome, detail, sent=not upstream.is_unseen)
 
     @override
     def refuse(self, status: int, reason: str, detail: str = "", retry_after: int = 0) -> None:

@@ -37,7 +37,7 @@ def request_head(
         host = head.host if head.host is not None else authority(backend)
         identity = connection.trust.lines(connection.peer, connection.scheme, head, connection.identity_lines)
         coding = b"Transfer-Encoding: chunked\r\n" if section.body == CHUNKED else b""
-        forward = b"Host: %b\r\n%b%b%bVia: 1.%d lbsvc\r\n" % (host, section.wire, coding, identity, head.minor)
+        forward = b"Host: %b\r\n%b%b%bVia: %b lbsvc\r\n" % (host, section.wire, coding, identity, head.via)
         if head.host is not None:
             section.forward = forward
     if head.is_hopped:

@@ -28,6 +28,11 @@ _METHOD_SIZE: Final = 32  # a token that is longer is no method that anybody kno
 _VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]").fullmatch
 
 
+def is_target(target: bytes) -> bool:
+    """Whether these bytes may stand in a request's target: visible ASCII but the fragment's mark."""
+    return bool(target) and not target.translate(None, _TARGET)
+
+
 class RequestSink(Protocol):
     """What a RequestReader tells, in this order for each message: request, then body until `ended`."""
 

@@ -87,6 +87,9 @@ class RequestHead:
     Defaults stand on the class: a plain head is made of five parts.
     """
 
+    #: as the access log and Via have its version
+    protocol = "HTTP/1.1"
+    via = b"1.1"
     #: a websocket is asked for, lawfully: by GET, without a body (RFC 6455, 4.1)
     upgrade = False
     #: it says how many hops it may take (RFC 9110, 7.6.2)
@@ -106,6 +109,8 @@ class RequestHead:
         self.target = target
         #: 0 or 1, of HTTP/1.x
         self.minor = minor
+        if not minor:
+            self.protocol, self.via = "HTTP/1.0", b"1.0"
         #: the authority that is asked for, as it came; None in HTTP/1.0 without Host
         self.host = host
         self.section = section

@@ -121,7 +121,8 @@ class Copy:
         backend = lease.backend
         # It is not sent twice, whatever its method: a connection that has ended already is not worth losing it for.
         # Nobody's header: it is no client that asks.
-        connection = upstreams.take_idle(backend, False, backend.greeting) if backend.idle else None
+        has_any = bool(backend.idle) or backend.multiplexed is not None
+        connection = upstreams.take_idle(backend, False, backend.greeting) if has_any else None
         if connection is not None:
             self.was_kept_connection = True
             self._send(connection)

@@ -9,15 +9,17 @@ a backend are on `backend.idle`, so that a look-up costs an attribute.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lbsvc.config.schema import PoolSettings
 from lbsvc.core.backend import Backend
 from lbsvc.core.pool import Pool
 from lbsvc.http.client import UpstreamConnection
+from lbsvc.http.h2_pooling import Multiplexing
 from lbsvc.http.messages import CHUNKED, ResponseHead
 from lbsvc.http.placing import Placement
 from lbsvc.net.arrival import seen_from
+from lbsvc.net.client_tls import ClientTls
 from lbsvc.net.connector import Dialling, dial
 from lbsvc.net.deadlines import TICK, Deadlines
 from lbsvc.net.proxyproto import header_for
@@ -86,7 +88,10 @@ class Upstreams:
         idle: list[UpstreamConnection] = backend.idle
         turn = self.turns.turn
         if header:
-            return self._take_own(idle, header)
+            own = self._take_own(idle, header)
+            if own is not None or backend.multiplexed is None:
+                return own
+            return self._take_stream(backend, may_repeat, header)
         while idle:
             connection = idle.pop()
             is_fresh = connection.kept_in == turn
@@ -98,7 +103,7 @@ class Upstreams:
             if is_sound and connection.dies > self.deadlines.now:
                 return connection
             connection.close()
-        return None
+        return None if backend.multiplexed is None else self._take_stream(backend, may_repeat, header)
 
     def _take_own(self, idle: list[UpstreamConnection], header: bytes) -> UpstreamConnection | None:
         """Only one of this client: what a backend was told about a client holds for the whole connection."""
@@ -109,10 +114,30 @@ class Upstreams:
             connection.close()
         return None
 
+    def _take_stream(self, backend: Backend, may_repeat: bool, header: bytes) -> UpstreamConnection | None:
+        """One that stands for a connection."""
+        multiplexed: Multiplexing = backend.multiplexed
+        return cast(UpstreamConnection | None, multiplexed.take(may_repeat, header))
+
+    def multiplex(self, backend: Backend, tls: ClientTls | None, must: bool) -> None:
+        """HTTP/2 is spoken to it: over TLS where ALPN agrees on it, else by prior knowledge; `must`: nothing else is."""
+        backend.multiplexed = Multiplexing(self, backend, tls, must)
+
     def dial(
-        self, backend: Backend, dialled: Callable[[UpstreamConnection], None], failed: Any, header: bytes = b""
+        self,
+        backend: Backend,
+        dialled: Callable[[UpstreamConnection], None],
+        failed: Any,
+        header: bytes = b"",
+        is_upgrade: bool = False,
     ) -> Dialling:
-        """A new connection: calls `dialled(connection)` or `failed(outcome, detail)`, once, unless it is cancelled."""
+        """A new connection: calls `dialled(connection)` or `failed(outcome, detail)`, once, unless it is cancelled.
+
+        For an upgrade it is one of HTTP/1.1, which `backend.tls` is for.
+        """
+        multiplexed: Multiplexing | None = backend.multiplexed
+        if multiplexed is not None and not is_upgrade:
+            return multiplexed.dial(dialled, failed, header)
         connection = UpstreamConnection(self, backend, dialled, header)
         patience = self.settings.timeouts.connect
         return dial(self.reactor, backend.host, backend.port, connection, patience, failed, backend.tls, header)
@@ -158,6 +183,16 @@ class Upstreams:
             idle, backend.idle[:] = list(backend.idle), []
             for connection in idle:
                 connection.close()
+            if backend.multiplexed is not None:
+                backend.multiplexed.close_idle()
+
+    def soon(self, flush: Callable[[], None]) -> None:
+        """Call it at the end of this turn of the reactor, or a turn later where the reactor knows no such thing."""
+        at_end = getattr(self.reactor, "at_end_of_turn", None)
+        if at_end is not None:
+            at_end(flush)
+        else:
+            self.reactor.callLater(0, flush)
 
 
 def statuses_of(when: frozenset[str]) -> frozenset[int]:

@@ -188,13 +188,17 @@ def _quality(parameters: list[bytes]) -> float:
     return 1.0
 
 
+def message_of(reason: str, detail: str = "") -> str:
+    """A reason in words, for people."""
+    message = _MESSAGES.get(reason, "The request was refused.")
+    return f"{message[:-1]}: {detail}." if detail else message
+
+
 def error(
     status: int, reason: str, request_id: bytes, head: RequestHead | None, detail: str = "", retry_after: int = 0
 ) -> tuple[ResponseHead, bytes]:
     """An error of ours, in the contract's two forms. `retry_after` is in seconds, 0 for none; a 503 always has one."""
-    message = _MESSAGES.get(reason, "The request was refused.")
-    if detail:
-        message = f"{message[:-1]}: {detail}."
+    message = message_of(reason, detail)
     identity = request_id.decode("ascii")
     if prefers_json(head.section if head is not None else None):
         kind = "application/json"

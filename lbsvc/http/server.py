@@ -27,7 +27,8 @@ from lbsvc.http.framing import TO_END, wants_close
 from lbsvc.http.h1_requests import RequestReader
 from lbsvc.http.identity import certificate_lines
 from lbsvc.http.messages import Field, RequestHead, Section
-from lbsvc.http.reading import NO_READER, ReadingConnection
+from lbsvc.http.prefacing import PrefacedConnection
+from lbsvc.http.reading import NO_READER
 from lbsvc.http.site import REST, HttpSite
 from lbsvc.net.arrival import Arrival
 from lbsvc.net.deadlines import NEVER
@@ -39,7 +40,7 @@ GRACE: Final = 1.0
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
-class ServerConnection(ReadingConnection):
+class ServerConnection(PrefacedConnection):
     """One client. As a producer it stands for what the other side sends to this client.
 
     Defaults stand on the class, so that a connection that does nothing special stays small.
@@ -91,6 +92,8 @@ class ServerConnection(ReadingConnection):
         self.site.books.bytes_in += len(data)
         if self.is_ending:
             self.drop(len(data))
+            return
+        if self._is_new and self._is_preface(data):
             return
         head = self._reader.read_again(data)
         if head is not None:
@@ -201,7 +204,7 @@ class ServerConnection(ReadingConnection):
                 self.linger()
             else:
                 exchange.refuse(408, "client_timeout")
-        elif not self._reader.is_idle:
+        elif not self._reader.is_idle or self._begun:
             self._violated(ProtocolViolation(408, "", reason="client_timeout"))
         elif self.site.is_draining:
             self.lose()

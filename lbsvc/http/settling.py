@@ -32,6 +32,9 @@ def settle(exchange: Exchange, now: float) -> None:
     key = (method if method in METHODS else b"other", exchange.status)
     requests = route.requests
     requests[key] = requests.get(key, 0) + 1
+    code = exchange.grpc_status
+    if code is not None:
+        route.grpc[code] = route.grpc.get(code, 0) + 1
     seconds = now - (exchange.asked_at or exchange.began)
     duration = route.duration
     duration.counts[bisect_left(BUCKETS, seconds)] += 1
@@ -63,7 +66,7 @@ def access_record(exchange: Exchange, reason: str, seconds: float) -> AccessReco
         site.wall(),
         exchange.id,
         site.books.name,
-        "HTTP/1.1" if head.minor else "HTTP/1.0",
+        head.protocol,
         client,
         peer,
         method,
@@ -88,6 +91,7 @@ def access_record(exchange: Exchange, reason: str, seconds: float) -> AccessReco
         (*failures, (name or "", reason))[:attempts] if failures else None,
         arrival.tls if arrival is not None else None,
         _take_handshake(connection, arrival) if arrival is not None else None,
+        exchange.grpc_status,
     )
 
 

@@ -97,6 +97,14 @@ class HttpSite:
         self.on_close: Callable[[str], None] = lambda peer: None
         self._date = (0, b"")
 
+    def soon(self, flush: Callable[[], None]) -> None:
+        """Call it at the end of this turn of the reactor, or a turn later where the reactor knows no such thing."""
+        at_end = getattr(self.reactor, "at_end_of_turn", None)
+        if at_end is not None:
+            at_end(flush)
+        else:
+            self.reactor.callLater(0, flush)
+
     def match(self, head: RequestHead, connection: ServerConnection) -> Route | None:
         """The route of a request; raises ProtocolViolation where its path could be read in two ways."""
         table = self.table

@@ -40,6 +40,11 @@ class SurplusConnection(ServerConnection):
         super().__init__(site, str(peer), arrival)  # the log takes plain text only
         self._entered = peer
 
+    @property
+    @override
+    def entered(self) -> str:
+        return self._entered
+
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.peer = self._entered  # the listener knows by it on which count this was; nothing is logged from here on

@@ -18,18 +18,12 @@ from lbsvc.core.lease import Lease
 from lbsvc.core.queueing import Ticket
 from lbsvc.core.retry import backoff_delay, may_repeat
 from lbsvc.errors import REASONS
-from lbsvc.http.chunked import encode_chunk, encode_end
-from lbsvc.http.forwarding import request_head
-from lbsvc.http.messages import CHUNKED, RequestHead, ResponseHead
+from lbsvc.http.messages import ResponseHead
+from lbsvc.http.outgoing import Outgoing
 from lbsvc.net.deadlines import NEVER
 
 if TYPE_CHECKING:
     from lbsvc.http.client import UpstreamConnection
-    from lbsvc.http.destination import Destination
-    from lbsvc.http.mirroring import Mirroring
-    from lbsvc.http.pooling import Upstreams
-    from lbsvc.http.server import ServerConnection
-    from lbsvc.http.site import HttpSite
 
 #: How a try may have ended that another may follow -> the word of `retry.when` for it, where something was sent.
 _CAUSES: Final = {
@@ -39,44 +33,30 @@ _CAUSES: Final = {
     Outcome.RESET: "reset",
     Outcome.TIMEOUT: "timeout",
 }
+#: What is no fault of a connection that was being used, where nothing was sent: it counts as one that could not be made.
+_UNSENT: Final = (Outcome.TIMEOUT, Outcome.RESET)
 
 
-class Trying:
+class Trying(Outgoing):
     """The part of an exchange that deals with backends. Defaults stand on the class, so that a plain request sets few."""
 
-    connection: ServerConnection
-    site: HttpSite
-    head: RequestHead
-    id: bytes
     began: float
-    destination: Destination | None = None
-    upstreams: Upstreams  # once the route leads to a pool
-    lease: Lease | None = None
-    upstream: UpstreamConnection | None = None
     pending: Any = None  # a dial, or the pause before another try
-    copies: Mirroring | None = None  # where this request is to be copied to, once it is whole
     attempts = 0
     tried: tuple[Backend, ...] = ()
     failures: tuple[tuple[str, str], ...] = ()  # the tries that were not the last: backend and reason, for the log
     released: Backend | None = None  # the last one that was used up, for the log
-    request_ended = False
-    trailers = b""
-    kept: list[bytes] | None = None  # the request body so far, while it may have to be sent (again)
-    kept_size = 0
-    expects = False
-    has_continued = False  # the client has been told to go on: it will not be told again
-    awaits_continue = False  # neither a byte of the body has come nor the 100 that the client may wait for
     was_kept_connection = False  # this try went out on a connection that had idled
     must_dial = False
     responded = False
     status = 0
-    tried_at = 0.0
     sent_at = 0.0  # when the client's last byte came, where that was not with its head
     connected_at = 0.0
     ticket: Ticket | None = None  # its place in the pool's queue
     placed_at = 0.0  # when it got a place that it had waited for
     preferred: Backend | None = None  # the backend that its client belongs to
     is_old_cookie = False  # its client's cookie is to be set again
+    is_hurried = False  # its client has said how long it may take, which says nothing about backends
     keeps_home = False  # served elsewhere this once: the client still belongs where it did
     key: int | None = None  # what an algorithm that hashes knows it by
     deadline = NEVER
@@ -113,7 +93,8 @@ class Trying:
         if upstreams.patience is not None:
             self._limit_try(upstreams.patience)
         backend = lease.backend
-        if not self.must_dial and backend.idle:
+        multiplexed = backend.multiplexed
+        if not self.must_dial and (backend.idle if multiplexed is None else not self.head.upgrade):
             header = upstreams.header_for(self.connection) if upstreams.is_heralding else b""
             may_repeat = self.request_ended and self.head.method in upstreams.repeatable
             connection = upstreams.take_idle(backend, may_repeat, header)
@@ -170,11 +151,15 @@ class Trying:
         upstreams, lease = self.upstreams, self.lease
         assert lease is not None
         self.was_kept_connection = False
+        multiplexed = lease.backend.multiplexed
+        if self.head.upgrade and multiplexed is not None and multiplexed.must:
+            self.refuse(501, "upstream_protocol", "an upgrade, and its backend speaks HTTP/2 alone")
+            return
         if not self.request_ended:
             self.connection.pause_request()
         self.tried_at = self.site.seconds()
         header = upstreams.header_for(self.connection) if upstreams.is_heralding else b""
-        pending = upstreams.dial(lease.backend, self.dialled, self.dial_failed, header)
+        pending = upstreams.dial(lease.backend, self.dialled, self.dial_failed, header, self.head.upgrade)
         if self.upstream is None and self.lease is lease:
             self.pending = pending  # neither end of it has come yet
 
@@ -189,67 +174,6 @@ class Trying:
         self.pending = None
         self.try_failed(outcome, detail, sent=False)
 
-    def send(self, connection: UpstreamConnection, now: float) -> None:
-        """The head, and in the same write what is there of the body."""
-        lease = self.lease
-        assert lease is not None
-        head = self.head
-        self.upstream = connection
-        self.tried_at = now
-        start = head.forward or request_head(head, self.connection, lease.backend, self.destination)
-        if self.expects and not self.request_ended and not self.has_continued:
-            wire = b"%b%b\r\nExpect: 100-continue\r\n\r\n" % (start, self.id)
-            self.awaits_continue = not self.kept_size
-        else:
-            wire = b"%b%b\r\n\r\n" % (start, self.id)
-        chunked = head.section.body == CHUNKED
-        if chunked or self.kept is not None:
-            wire += self._content(chunked)
-        if self.request_ended:
-            connection.send_head(self, wire, head.method, chunked, head.upgrade)  # type: ignore[arg-type]  # an Exchange
-            if not connection.is_stalled:
-                connection.await_head()
-        else:
-            connection.deadline = NEVER  # the client's runs
-            connection.send_head(self, wire, head.method, chunked, False)  # type: ignore[arg-type]  # the same
-            if not connection.is_stalled:
-                self.connection.resume_request()
-            if self.awaits_continue:
-                connection.await_head()
-
-    def _content(self, chunked: bool) -> bytes:
-        """What is there of the body, framed. It is only kept on while it is small enough to be sent again."""
-        content = b"".join(self.kept or ())
-        if self.kept_size > self.upstreams.settings.retry.buffer:
-            self.kept = None
-        if chunked:
-            content = encode_chunk(content) if content else b""
-            if self.request_ended:
-                content += encode_end(self.trailers)
-        return content
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all of the request that has come could be sent once more."""
-        return self.kept is not None or (self.request_ended and self.kept_size == 0)
-
-    def copy(self) -> None:
-        """Send a copy to the mirror, once, when all of the request is here; one too large to be kept is not copied."""
-        copies = self.copies
-        if copies is None or not self.request_ended:
-            return
-        self.copies = None
-        # Beyond the buffer `_content` would let go of the body, which the request itself has yet to be sent with.
-        if self.is_whole and self.kept_size <= self.upstreams.settings.retry.buffer:
-            head = self.head
-            backend = copies.upstreams.pool.backends[0]  # names the host where the client has named none
-            start = head.forward or request_head(head, self.connection, backend, self.destination)
-            chunked = head.section.body == CHUNKED
-            content = self._content(chunked) if chunked or self.kept is not None else b""
-            copies.send(b"%b%b\r\n\r\n" % (start, self.id), head.method, content)
-        else:
-            copies.skipped += 1
-
     # -- how a try ends that brought no answer
 
     def try_failed(self, outcome: Outcome, detail: str, sent: bool) -> None:
@@ -259,14 +183,17 @@ class Trying:
         policy = upstreams.settings.retry
         whole = self.is_whole
         self.awaits_continue = False
-        if self.was_kept_connection and outcome is Outcome.RESET and whole and self.head.method in policy.methods:
-            # The backend closed a connection that had idled, as it may: the same backend, on a new one. No retry.
+        sent = sent or not whole
+        is_free = not sent or (self.was_kept_connection and self.head.method in policy.methods)
+        if outcome is Outcome.RESET and whole and is_free and not self.must_dial:
+            # The backend closed a connection that had idled, as it may, or has said that it does not look at this request:
+            # the same backend, on a new one. No retry.
             self.must_dial = True
             self.open()
             return
         self.release(outcome)
         word = "overload" if outcome is Outcome.ABANDONED else outcome.reason
-        cause = _CAUSES.get(outcome, "") if sent or outcome is not Outcome.TIMEOUT else "connect_failure"
+        cause = _CAUSES.get(outcome, "") if sent or outcome not in _UNSENT else "connect_failure"
         if self.attempts < policy.attempts and may_repeat(policy, self.head.method, sent, whole, cause):
             if upstreams.pool.budget.may_retry(self.site.seconds()):
                 self._try_again(lease.backend, word)
@@ -277,13 +204,16 @@ class Trying:
             return
         self.refuse(REASONS[word], word)
 
-    def is_tried_again(self, head: ResponseHead, ended: bool) -> bool:
-        """Whether an answer with this status is dropped, and the request tried once more instead (`retry.when`)."""
+    def is_tried_again(self, head: ResponseHead, ended: bool, word: str = "") -> bool:
+        """Whether an answer with this status is dropped, and the request tried once more instead (`retry.when`).
+
+        `word` is that of a gRPC code, which only calls have: their one method need not be listed.
+        """
         upstreams, lease, upstream = self.upstreams, self.lease, self.upstream
         policy = upstreams.settings.retry
         if lease is None or upstream is None or self.attempts >= policy.attempts:
             return False
-        if not self.is_whole or self.head.method not in policy.methods:
+        if not self.is_whole or not (word or self.head.method in policy.methods):
             return False
         if not upstreams.pool.budget.may_retry(self.site.seconds()):
             upstreams.pool.budget_exhausted += 1
@@ -293,12 +223,16 @@ class Trying:
             upstream.end(self.request_ended)
         else:
             upstream.cut()
-        self.status = head.status
+        self.status = self.judge(head.status)
         self.release(Outcome.OK)
         self.status = 0
         self.awaits_continue = False
-        self._try_again(lease.backend, str(head.status))
+        self._try_again(lease.backend, word or str(head.status))
         return True
+
+    def judge(self, status: int) -> int:
+        """The status that a backend's answer counts as, for its guard."""
+        return status
 
     def _try_again(self, backend: Backend, reason: str) -> None:
         upstreams = self.upstreams
@@ -362,7 +296,7 @@ class Trying:
     def expired(self, now: float) -> None:
         """A deadline of this exchange has come."""
         if self._due <= now:
-            if self.upstream is not None and self.request_ended and not self.responded:
+            if self.upstream is not None and self.request_ended and not self.responded and not self.is_hurried:
                 self.let_go(Outcome.TIMEOUT)  # it is the backend that all have waited for
             self.refuse(504, "deadline")
         elif self._try_due <= now and self.ticket is not None:

@@ -30,8 +30,8 @@ class Tunnel(Carrier):
         super().__init__(connection.site, connection.peer)
         self.exchange = exchange
         self.site.relays.add(self)
-        down, up = connection.transport, upstream.transport
         connection.send_switch(exchange, head)
+        down, up = connection.transport, upstream.transport
         if rest:
             down.write(rest)
             self.bytes_out += len(rest)

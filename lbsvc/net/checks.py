@@ -7,7 +7,8 @@ left), which says nothing about the backend. Made by net/prober.py; dials throug
 
 tcp: connects, then closes. http: one request with `Connection: close`; the answer must be whole (head, and body to its
 end or to 64 KiB), its status among `expect_status`, and `expect_body` inside it where that is given. A backend on a unix
-socket is asked there, whatever `port` says, and by the name `localhost` unless `host` says another.
+socket is asked there, whatever `port` says, and by the name `localhost` unless `host` says another. What has to speak
+HTTP/2 is asked by http/h2_checks.py, which is made of these.
 """
 
 from __future__ import annotations
@@ -60,11 +61,14 @@ class Check(Protocol):
         port = 0 if host.startswith("/") else policy.port or self._backend.port
         # Our own timer covers the dial as well; whichever of the two is first says the same.
         backend = self._backend
-        dialling = dial(
-            self._reactor, host, port, self, policy.timeout, self._not_connected, backend.tls, backend.greeting
-        )
+        tls = self._tls_words()
+        dialling = dial(self._reactor, host, port, self, policy.timeout, self._not_connected, tls, backend.greeting)
         if self._ended is not None and not self.connected:
             self._dialling = dialling
+
+    def _tls_words(self) -> Any:
+        """How TLS is spoken for this check (net/client_tls.py); None for none."""
+        return self._backend.tls
 
     def cancel(self) -> None:
         """Give it up without a word."""
@@ -141,15 +145,18 @@ class HttpCheck(Check):
     @override
     def _ask(self) -> None:
         policy = self._policy
-        host = policy.host
-        if host is None:
-            # An address may be written as a URL; Host has its authority alone. A path is no authority.
-            address = self._backend.address.rpartition("://")[2].rstrip("/")
-            host = "localhost" if self._backend.host.startswith("/") else address
         self._transport().write(
-            f"{policy.method} {policy.path} HTTP/1.1\r\nHost: {host}\r\n"
+            f"{policy.method} {policy.path} HTTP/1.1\r\nHost: {self._authority()}\r\n"
             f"User-Agent: lbsvc-check\r\nAccept: */*\r\nConnection: close\r\n\r\n".encode()
         )
+
+    def _authority(self) -> str:
+        """The name that the backend is asked by."""
+        if self._policy.host is not None:
+            return self._policy.host
+        # An address may be written as a URL; Host has its authority alone. A path is no authority.
+        address = self._backend.address.rpartition("://")[2].rstrip("/")
+        return "localhost" if self._backend.host.startswith("/") else address
 
     def _transport(self) -> Any:
         return self.transport
@@ -214,6 +221,10 @@ class HttpCheck(Check):
             self._end(True, f"status {status}", clean=True)
 
 
+#: What makes a check: of a reactor, a policy, a backend, and whom to tell.
+MakeCheck = Callable[[Any, HealthCheckPolicy, Backend, Ended], Check]
+
+
 def check_for(reactor: IReactorTime, policy: HealthCheckPolicy, backend: Backend, ended: Ended) -> Check:
-    """The kind of check that the policy asks for."""
+    """The kind of check that the policy asks for, of those that need no HTTP/2."""
     return (HttpCheck if policy.type == "http" else Check)(reactor, policy, backend, ended)

@@ -105,4 +105,5 @@ class Entrance:
         return (
             self.wall(), self.make_id(), self.listener.name, "tcp", opening.peer, opening.peer, None, None, None, 0,
             opening.headed, 0, None, None, None, 0, reason, None, None, None, total, None, None, None, None, None,
+            None,
         )  # fmt: skip

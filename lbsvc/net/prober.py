@@ -36,7 +36,7 @@ from lbsvc.core.flapping import Flapping
 from lbsvc.core.health import Verdict
 from lbsvc.core.policies import FlappingPolicy, HealthCheckPolicy
 from lbsvc.core.pool import Pool
-from lbsvc.net.checks import Check, Dial, check_for
+from lbsvc.net.checks import Check, Dial, MakeCheck, check_for
 
 #: An interval differs from the policy's by up to this share.
 JITTER: Final = 0.1
@@ -61,7 +61,9 @@ class Prober:
         dial: Dial,
         wall: Callable[[], float],
         flapping: Flapping | None = None,
+        make: MakeCheck = check_for,
     ) -> None:
+        self._make = make
         self.policy = policy
         self.flapping = flapping
         self.backend = backend
@@ -114,7 +116,7 @@ class Prober:
         self._loop.interval = self.policy.interval * (1 - JITTER + 2 * JITTER * self._rng.random())
         over: Deferred[None] = Deferred()
         self._check_over = over
-        check = check_for(self._reactor, self.policy, self.backend, self._ended)
+        check = self._make(self._reactor, self.policy, self.backend, self._ended)
         self._check = check
         try:
             check.begin(self._dial)
@@ -203,8 +205,15 @@ class HealthChecker(Service):
     name = "health checks"
 
     def __init__(
-        self, reactor: IReactorTime, rng: Random, on_flip: OnFlip, dial: Dial, wall: Callable[[], float]
+        self,
+        reactor: IReactorTime,
+        rng: Random,
+        on_flip: OnFlip,
+        dial: Dial,
+        wall: Callable[[], float],
+        make: MakeCheck = check_for,
     ) -> None:
+        self._make = make
         #: Fires once: everybody who was there at the start has a verdict, or its first timeout is over.
         self.first_round: Deferred[None] = Deferred()
         self._reactor = reactor
@@ -233,6 +242,7 @@ class HealthChecker(Service):
             self._dial,
             self._wall,
             Flapping(flapping) if flapping is not None else None,
+            self._make,
         )
         prober.first_verdict.addCallback(self._heard, prober)
         self._probers[backend] = prober

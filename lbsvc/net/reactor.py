@@ -61,6 +61,8 @@ class Reactor(EPollReactor):
         self.turn = 0
         # Transports with nothing queued whose close, or end of writing, is due at the end of this turn.
         self._soon: deque[FastConnection] = deque()
+        # What is to be written together once all events of this turn have been seen.
+        self._flushes: list[Callable[[], None]] = []
         # Whose event is being handled: asked only if something is logged.
         self._owner: Any = None
         super().__init__()
@@ -103,7 +105,7 @@ class Reactor(EPollReactor):
     @override
     def doPoll(self, timeout: float | None) -> None:
         self.turn += 1
-        if self._soon:
+        if self._soon or self._flushes:
             timeout = 0
         elif timeout is None:
             timeout = -1
@@ -148,6 +150,8 @@ class Reactor(EPollReactor):
                     continue
                 if why:
                     self._end(selectable, why, False)
+        if self._flushes:
+            self._flush()
         if self._soon:
             self._settle()
         self._owner = None
@@ -248,6 +252,18 @@ class Reactor(EPollReactor):
         if not transport._settling:
             transport._settling = True
             self._soon.append(transport)
+
+    def at_end_of_turn(self, flush: Callable[[], None]) -> None:
+        """Call it, once, when all events of this turn have been seen; what it raises is logged."""
+        self._flushes.append(flush)
+
+    def _flush(self) -> None:
+        flushes, self._flushes = self._flushes, []
+        for flush in flushes:
+            try:
+                flush()
+            except Exception:
+                log.err(None, "Error at the end of a turn")
 
     def _settle(self) -> None:
         soon = self._soon

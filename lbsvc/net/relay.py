@@ -391,4 +391,5 @@ class Relay(Carrier):
             (*self.failures, (name or "", reason)) if self.failures else None,
             arrival.tls if arrival is not None else None,
             (self.waited + (arrival.handshake if arrival is not None else 0.0)) or None,
+            None,
         )

@@ -38,7 +38,7 @@ CIPHERS: Final = ":".join(
 )
 
 #: What may be configured for ALPN, and is not served yet: it is never agreed on.
-NOT_SERVED: Final = frozenset({"h2"})
+NOT_SERVED: Final = frozenset[str]()
 
 #: How long a session can be resumed. A client certificate is not judged again when it is. Tickets are the client's to
 #: keep; for those of TLS 1.2 who know none OpenSSL remembers 20,480 sessions at most (1 KiB each).

@@ -72,6 +72,7 @@ class Line(msgspec.Struct, omit_defaults=True, gc=False):
     host: str | None = None
     path: str | None = None
     status: int | None = None
+    grpc_status: int | None = None
     bytes_in: int | None = None
     bytes_out: int | None = None
     route: str | None = None
@@ -91,12 +92,13 @@ def json_lines(records: Sequence[AccessRecord]) -> bytes:
     (
         ts, ids, listeners, protocols, clients, peers, methods, hosts, targets, statuses, bytes_in, bytes_out,
         routes, pools, backends, attempts, reasons, queue, connect, first, total, agents, referers, tries, tls, handshake,
+        codes,
     ) = columns  # fmt: skip
     text = _texts.__getitem__
     lines = map(
         Line, repeat(_LOG), _stamps(ts), map(bytes.decode, ids, repeat("ascii"), repeat("backslashreplace")),
         listeners, protocols, tls, clients, peers, map(text, methods), map(text, hosts), _paths(targets),
-        _codes(statuses, protocols), bytes_in, bytes_out, routes, pools, backends, attempts, reasons, _tries(tries),
+        _codes(statuses, protocols), codes, bytes_in, bytes_out, routes, pools, backends, attempts, reasons, _tries(tries),
         map(Times, _rounded(handshake), _rounded(queue), _rounded(connect), _rounded(first), _rounded(total)),
         map(text, agents), map(_referers.__getitem__, referers),
     )  # fmt: skip
@@ -192,7 +194,7 @@ def combined_lines(records: Sequence[AccessRecord]) -> bytes:
     lines = []
     for (
         ts, _, _, protocol, client, _, method, _, target, status, _, bytes_out,
-        _, _, _, _, _, _, _, _, _, agent, referer, _, _, _,
+        _, _, _, _, _, _, _, _, _, agent, referer, _, _, _, _,
     ) in records:  # fmt: skip
         if not 0.0 <= ts - base < 1.0:
             base = ts // 1.0

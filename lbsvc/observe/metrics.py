@@ -237,6 +237,12 @@ def _requests(view: View) -> Iterator[Row]:
             yield (listener.name, books.route, books.pool, label, str(code)), count
 
 
+def _calls(view: View) -> Iterator[Row]:
+    for listener, books in _routes(view):
+        for code, count in tuple(books.grpc.items()):
+            yield (listener.name, books.route, books.pool, str(code)), count
+
+
 def _request_durations(view: View) -> Iterator[Row]:
     for listener, books in _routes(view):
         yield (listener.name, books.route, books.pool), books.duration
@@ -323,6 +329,8 @@ SERIES: Final = (
            ("listener", "result"), _certificate_reloads),
     Series("counter", "lbsvc_http_requests_total", "Requests, by what the client was answered (499: nothing).",
            (*_ROUTE, "method", "code"), _requests),
+    Series("counter", "lbsvc_grpc_requests_total", "Calls of gRPC, by the status that they ended with.",
+           (*_ROUTE, "grpc_status"), _calls),
     Series("histogram", "lbsvc_http_request_duration_seconds", "From a request's first byte to the end of its answer.",
            _ROUTE, _request_durations),
     Series("gauge", "lbsvc_http_requests_in_flight", "Requests that are being answered.", ("listener",),

@@ -99,13 +99,14 @@ class BindTests(TestCase):
 
 class BackendAddressTests(TestCase):
     def test_forms(self) -> None:
-        """host:port, or a URL, whose port is 80 or 443 unless it has one; https means TLS; a bare slash does no harm."""
+        """host:port, or a URL, whose port is that of its scheme unless it has one; a bare slash does no harm."""
         for text, expected in {
-            "10.0.0.1:8001": ("10.0.0.1", 8001, False), "[2001:DB8::1]:80": ("2001:db8::1", 80, False),
-            "App_1.svc:80": ("app_1.svc", 80, False), "h.example.:1": ("h.example.", 1, False),
-            "http://h:8080": ("h", 8080, False), "http://h": ("h", 80, False), "HTTP://[::1]/": ("::1", 80, False),
-            "https://h:8443": ("h", 8443, True), "https://h": ("h", 443, True), "HTTPS://[::1]/": ("::1", 443, True),
-            "https:443": ("https", 443, False),
+            "10.0.0.1:8001": ("10.0.0.1", 8001, ""), "[2001:DB8::1]:80": ("2001:db8::1", 80, ""),
+            "App_1.svc:80": ("app_1.svc", 80, ""), "h.example.:1": ("h.example.", 1, ""),
+            "http://h:8080": ("h", 8080, "http"), "http://h": ("h", 80, "http"), "HTTP://[::1]/": ("::1", 80, "http"),
+            "https://h:8443": ("h", 8443, "https"), "https://h": ("h", 443, "https"),
+            "HTTPS://[::1]/": ("::1", 443, "https"), "https:443": ("https", 443, ""), "h2c:80": ("h2c", 80, ""),
+            "h2c://h:50051": ("h", 50051, "h2c"), "h2c://h": ("h", 80, "h2c"), "H2C://[::1]/": ("::1", 80, "h2c"),
         }.items():  # fmt: skip
             self.assertEqual(parse_address(text), expected, text)
 
@@ -116,7 +117,9 @@ class BackendAddressTests(TestCase):
         self.assertFalse(backend.is_secure)
         backend = settings(LISTENER + "pools: {p: {backends: ['https://H']}}\n").pools["p"].backends[0]
         self.assertEqual((backend.address, backend.name, backend.host), ("https://H", "https://H", "h"))
-        self.assertEqual((backend.port, backend.is_secure), (443, True))
+        self.assertEqual((backend.port, backend.is_secure, backend.is_h2c), (443, True, False))
+        backend = settings(LISTENER + "pools: {p: {backends: ['h2c://H']}}\n").pools["p"].backends[0]
+        self.assertEqual((backend.port, backend.is_secure, backend.is_h2c), (80, False, True))
 
     def test_wrong_forms(self) -> None:
         """What is wrong is said, at the item; a password is not shown."""
@@ -133,12 +136,16 @@ class BackendAddressTests(TestCase):
             "http://h/x": 'cannot have a path or query: requests keep their own (got "http://h/x")',
             "http://h?x": 'cannot have a path or query: requests keep their own (got "http://h?x")',
             "http://u:pw@h:1": "cannot have a user name or password",
-            "ftp://h:1": 'must be host:port, http://host:port, https://host:port or unix:PATH (got "ftp://h:1")',
+            "ftp://h:1": "must be host:port, http://host:port, https://host:port, h2c://host:port or unix:PATH "
+            '(got "ftp://h:1")',
             "https://": 'needs a host, as in 10.0.0.1:8001 (got "https://")',
             "https://h:": 'needs a port from 1 to 65535 (got "https://h:")',
             "https://h/x": 'cannot have a path or query: requests keep their own (got "https://h/x")',
             "https://u:pw@h": "cannot have a user name or password",
-            "h2c://h:1": "h2c:// is not supported yet",
+            "h2c://": 'needs a host, as in 10.0.0.1:8001 (got "h2c://")',
+            "h2c://h/x": 'cannot have a path or query: requests keep their own (got "h2c://h/x")',
+            "h2://h:1": "must be host:port, http://host:port, https://host:port, h2c://host:port or unix:PATH "
+            '(got "h2://h:1")',
         }.items():
             found = mistakes(f"{LISTENER}pools:\n  p:\n    backends: ['{text}']\n")
             self.assertEqual(found, [f"7:16: pools.p.backends[0]: {message}"], text)

@@ -136,13 +136,14 @@ class OptionTests(TestCase):
         """Each is named by its option, and all come at once."""
         names = "round_robin, least_connections, random, two_choices, ip_hash, consistent_hash or adaptive"
         self.assertEqual(
-            self.wrong(":80x", "notaurl,h:1,,h:1,h2c://x,https://y", "foo"),
+            self.wrong(":80x", "notaurl,h:1,,h:1,h2c://x,https://y,h2://z", "foo"),
             [
                 '--listen: needs a port from 0 to 65535 (got ":80x")',
                 '--backends: needs a port, as in 10.0.0.1:8001 (got "notaurl")',
                 '--backends: needs a host, as in 10.0.0.1:8001 (got "")',
                 "--backends: is the same address as backends[1]",
-                "--backends: h2c:// is not supported yet",
+                "--backends: must be host:port, http://host:port, https://host:port, h2c://host:port or unix:PATH "
+                '(got "h2://z")',
                 f'--algorithm: must be {names} (got "foo")',
             ],
         )

@@ -147,6 +147,8 @@ class SecuredTests(CertificateCase):
                 "TLS is spoken to all"
             ],
         )
+        (found,) = self.mistakes(self.text(TCP, "'a:1', h2c://b", "{}"))
+        self.assertIn("backends[1]: cannot be h2c:// where", found)
 
     def test_both(self) -> None:
         """Where both protocols use a pool with a section, each address says what is meant."""

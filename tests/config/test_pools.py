@@ -32,13 +32,23 @@ class PoolTests(TestCase):
         self.assertEqual(found.connections, KeptConnections(0, 4, 5, 6))
         self.assertEqual(pool("connections: {max_requests: null, max_lifetime: off}").connections, KeptConnections())
 
-    def test_off_values(self) -> None:
-        """What does not act yet is taken where it is off, and else refused."""
-        for key, off, on in (("protocol", ("http/1.1",), ("h2", "auto", "off")),):
-            for value in off:
-                self.assertEqual(pool_mistakes(f"{key}: {value}"), [], (key, value))
-            for value in on:
-                self.assertEqual(pool_mistakes(f"{key}: {value}"), [f"8:5: pools.p.{key}: is not supported yet"], value)
+    def test_protocols(self) -> None:
+        """How https:// backends are spoken to; where there is none the key does nothing, which is said."""
+        self.assertEqual(pool("").protocol, "http/1.1")
+        for value in ("http/1.1", "auto", "h2"):
+            self.assertEqual(pool(f"protocol: {value}").protocol, value)
+        for value in ("off", "H2", "h2c", "2", "null"):
+            (found,) = pool_mistakes(f"protocol: {value}")
+            self.assertIn("8:5: pools.p.protocol: must be http/1.1, auto or h2", found)
+        for value, backend, is_noted in (
+            ("h2", "https://h", False),
+            ("h2", "'h:1'", True),
+            ("auto", "h2c://h", True),
+            ("http/1.1", "'h:1'", False),
+        ):
+            text = f"{LISTENER}pools:\n  p:\n    backends: [{backend}]\n    protocol: {value}\n"
+            note = "pools.p.protocol: does nothing: no backend is https://"
+            self.assertEqual(any(each.endswith(note) for each in load(text).notes), is_noted, text)
 
     def test_notes(self) -> None:
         """What the reference has on acts: there is nothing to say of a pool that leaves it out."""
@@ -172,6 +182,7 @@ class HealthCheckTests(TestCase):
         self.assertIsNone(pool("health_check: false").health_check)
         self.assertEqual(pool("health_check: http").health_check, HealthCheckPolicy(type="http"))
         self.assertEqual(pool("health_check: tcp").health_check, HealthCheckPolicy(type="tcp"))
+        self.assertEqual(pool("health_check: grpc").health_check, HealthCheckPolicy(type="grpc"))
         self.assertEqual(pool("health_check:").health_check, HealthCheckPolicy(type="tcp"))
         self.assertEqual(pool("health_check: {interval: 1s}").health_check, HealthCheckPolicy(type="tcp", interval=1))
         self.assertEqual(pool("health_check: {path: /h}").health_check, HealthCheckPolicy(type="http", path="/h"))
@@ -194,19 +205,37 @@ class HealthCheckTests(TestCase):
             HealthCheckPolicy("http", expect_body="ok", expect_status=((204, 204),)),
         )
 
+    def test_grpc(self) -> None:
+        """A check by grpc.health.v1 may name a service, and knows nothing of paths and statuses."""
+        found = pool("health_check: {type: grpc, service: shop.v1.Orders, host: shop.example, port: 81}").health_check
+        self.assertEqual(found, HealthCheckPolicy("grpc", host="shop.example", port=81, service="shop.v1.Orders"))
+        for nobody in ("''", "null"):
+            found = pool(f"health_check: {{type: grpc, service: {nobody}}}").health_check
+            self.assertEqual(found, HealthCheckPolicy("grpc"))
+        self.assert_wrong("{service: a}", "8:20: H.service: means nothing for a tcp check: add type: grpc")
+        self.assert_wrong("{path: /, service: a}", "8:29: H.service: means nothing for an http check: add type: grpc")
+        self.assert_wrong("{type: http, service: a}", "8:32: H.service: means nothing for an http check")
+        self.assert_wrong(
+            "{type: grpc, path: /, method: GET, expect_status: 200, expect_body: a}",
+            *(
+                f"8:{column}: H.{key}: means nothing for a grpc check"
+                for column, key in ((32, "path"), (41, "method"), (54, "expect_status"), (74, "expect_body"))
+            ),
+        )
+        self.assert_wrong(
+            '{type: grpc, service: "a b"}',
+            '8:32: H.service: must be the name of a gRPC service, such as shop.v1.Orders (got "a b")',
+        )
+        (found,) = pool_mistakes(f"health_check: {{type: grpc, service: {'a' * 256}}}")
+        self.assertIn("must be at most 255 characters long", found)
+
     def assert_wrong(self, written: str, *messages: str) -> None:
         found = [m.replace("pools.p.health_check", "H") for m in pool_mistakes(f"health_check: {written}")]
         self.assertEqual(found, list(messages))
 
     def test_mistakes(self) -> None:
         """What would break the check's request, never end, or never pass."""
-        self.assert_wrong("grpc", "8:5: H: grpc is not supported yet")
-        self.assert_wrong(
-            "{type: grpc, service: a}",
-            "8:20: H.type: grpc is not supported yet",
-            "8:32: H.service: is not supported yet",
-        )
-        self.assert_wrong("true", "8:5: H: must be http or tcp (got true)")
+        self.assert_wrong("true", "8:5: H: must be http, tcp or grpc (got true)")
         self.assert_wrong("[]", "8:5: H: must be a mapping, or off (got a list)")
         self.assert_wrong("{path: health}", '8:20: H.path: must be a path that begins with / (got "health")')
         self.assert_wrong("{path: '/a b'}", '8:20: H.path: must be visible ASCII text without spaces (got "/a b")')
@@ -293,6 +322,10 @@ class RetryTests(TestCase):
             pool("retry: {when: [connect_failure, reset, timeout, 502, '503', 504, 5xx]}").retry.when,
             frozenset({"connect_failure", "reset", "timeout", "502", "503", "504", "5xx"}),
         )
+        self.assertEqual(
+            pool("retry: {when: [unavailable, resource_exhausted, deadline-exceeded, CANCELLED, internal]}").retry.when,
+            frozenset({"unavailable", "resource_exhausted", "deadline_exceeded", "cancelled", "internal"}),
+        )
         self.assertEqual(pool("retry: {when: [], methods: []}").retry.when, frozenset())
 
     def assert_wrong(self, written: str, *messages: str) -> None:
@@ -300,14 +333,14 @@ class RetryTests(TestCase):
         self.assertEqual(found, list(messages))
 
     def test_mistakes(self) -> None:
-        """Causes that do not act yet are known; what is wrong is named."""
-        causes = (
-            "connect_failure, reset, timeout, 502, 503, 504, 5xx, cancelled, deadline-exceeded, internal, "
-            "resource-exhausted or unavailable"
+        """What is wrong is named, and what was meant where that is near."""
+        causes = "connect_failure, reset, timeout, 502, 503, 504, 5xx or a gRPC code such as unavailable"
+        self.assert_wrong("{when: [ok]}", f'8:20: R.when[0]: must be {causes} (got "ok")')
+        self.assert_wrong(
+            "{when: [unavailible]}", f'8:20: R.when[0]: must be {causes} (got "unavailible"; did you mean unavailable?)'
         )
         self.assert_wrong(
             "{when: [reset, unavailable, conect_failure]}",
-            "8:27: R.when[1]: unavailable is not supported yet",
             f'8:40: R.when[2]: must be {causes} (got "conect_failure"; did you mean connect_failure?)',
         )
         self.assert_wrong("{attempts: 0}", "8:13: R.attempts: must be 1 or more (got 0)")

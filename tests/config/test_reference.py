@@ -70,7 +70,6 @@ KEYS: dict[str, tuple[str, bool]] = {
     "pools.N.backends.[].backup": ("true", ACTS),
     "pools.N.backends.[].max_connections": ("5", ACTS),
     "pools.N.health_check.type": ("http", ACTS),
-    "pools.N.health_check.service": ("a", LATER),
     "pools.N.health_check.path": ("/health", ACTS),
     "pools.N.health_check.port": ("81", ACTS),
     "pools.N.health_check.interval": ("1s", ACTS),
@@ -112,7 +111,7 @@ KEYS: dict[str, tuple[str, bool]] = {
     "pools.N.flapping.window": ("60s", ACTS),
     "pools.N.flapping.hold": ("60s", ACTS),
     "pools.N.slow_start": ("30s", ACTS),
-    "pools.N.protocol": ("h2", LATER),
+    "pools.N.protocol": ("h2", ACTS),
     "pools.N.panic_threshold": ("5%", ACTS),
     "pools.N.proxy_protocol": ("v2", ACTS),
     "pools.N.tls.verify": ("false", ACTS),
@@ -158,6 +157,7 @@ BESIDE = {
     "pools.N.health_check.method": ("type: http, method: HEAD", "pools.N.health_check"),
     "pools.N.health_check.host": ("type: http, host: a", "pools.N.health_check"),
     "pools.N.health_check.expect_status": ("type: http, expect_status: 200", "pools.N.health_check"),
+    "pools.N.health_check.service": ("type: grpc, service: a", "pools.N.health_check"),
     "pools.N.health_check.expect_body": ("type: http, expect_body: a", "pools.N.health_check"),
 }
 

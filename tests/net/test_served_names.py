@@ -154,9 +154,9 @@ class ProtocolTests(ListenerCase):
         self.assertEqual(self.agreed(("x",), ()), b"")
 
     def test_h2(self) -> None:
-        """HTTP/2 is not agreed on as long as it is not served."""
-        self.assertEqual(self.agreed(("h2", "http/1.1"), (b"h2", b"http/1.1")), b"http/1.1")
-        self.assertEqual(self.agreed(("h2",), (b"h2",)), b"")  # nothing is ours: ALPN is not spoken
+        """HTTP/2 is agreed on where both sides have it, by our order."""
+        self.assertEqual(self.agreed(("h2", "http/1.1"), (b"http/1.1", b"h2")), b"h2")
+        self.assertEqual(self.agreed(("http/1.1",), (b"h2", b"http/1.1")), b"http/1.1")
 
     def test_most_protocols(self) -> None:
         """Of a list without end only the beginning is looked at."""

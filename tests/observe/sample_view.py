@@ -44,6 +44,7 @@ def realistic() -> SampleView:
     web.terminations = {"ok": 30, "no_route": 1, "client_closed": 2}
     api = web.route('host="api" path=\\v1', "web")
     api.requests = {(b"GET", 200): 25, (b"POST", 503): 2, (b"PROPFIND", 200): 1, (b"BREW", 200): 2, (b"GET", 0): 2}
+    api.grpc = {0: 3, 14: 2}
     api.duration.counts[3], api.duration.counts[-1], api.duration.total = 31, 1, 40.5
     web.route("none", "none").requests = {(b"GET", 404): 1}
     db.accepted, db.terminations = 7, {"ok": 7}

@@ -73,6 +73,7 @@ records = st.builds(
     tries=tries_or_none,
     tls=st.sampled_from((None, "TLSv1.2", "TLSv1.3")),
     t_handshake=seconds_or_none,
+    grpc_status=st.none() | st.integers(0, 16),
 )
 
 
@@ -127,6 +128,13 @@ class JSONTests(TestCase):
         self.assertEqual(plain, one(PROXIED))
         later = one(SECURE._replace(t_handshake=None))
         self.assertEqual((later["tls"], later["t"]), ("TLSv1.3", one(PROXIED)["t"]))
+
+    def test_grpc(self) -> None:
+        """A call of gRPC has its status as a number, 0 included; other requests have no such key."""
+        for code in (0, 14):
+            line = one(PROXIED._replace(grpc_status=code))
+            self.assertEqual(line.pop("grpc_status"), code)
+            self.assertEqual(line, one(PROXIED))
 
     def test_failed_handshake(self) -> None:
         """A connection that did not get through its handshake is a line like that of a tcp connection."""

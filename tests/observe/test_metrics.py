@@ -30,6 +30,7 @@ CONTRACT = {
     "lbsvc_tls_certificate_not_after_timestamp_seconds": ("gauge", LISTENER | {"name"}),
     "lbsvc_tls_certificate_reloads_total": ("counter", LISTENER | {"result"}),
     "lbsvc_http_requests_total": ("counter", ROUTE | {"method", "code"}),
+    "lbsvc_grpc_requests_total": ("counter", ROUTE | {"grpc_status"}),
     "lbsvc_http_request_duration_seconds": ("histogram", ROUTE),
     "lbsvc_http_requests_in_flight": ("gauge", LISTENER),
     "lbsvc_bytes_total": ("counter", LISTENER | {"direction"}),
