@@ -94,6 +94,9 @@ def _check_beginnings(spot: Spot, found: dict[str, Any]) -> None:
     speaks_http = found.get("protocol", "http" if "protocol" not in entries else None) == "http"
     if speaks_http and found.get("tls") is not None:
         check_alpn(spot.at("tls"), found["tls"])
+    elif found.get("tls") is not None and "alpn" not in spot.at("tls").entries():
+        # What is spoken behind TLS only the backend knows: to agree on HTTP/2 for it would be a guess.
+        found["tls"] = replace(found["tls"], alpn=())
 
 
 def _check_tcp(spot: Spot, found: dict[str, Any]) -> None:

@@ -31,6 +31,8 @@ class LeavingConnection(EndingConnection):
     _grace: Grace
     _is_feeding = False
     _is_heading = False
+    _section = 0  # which header section it is that has begun to come, and until when it must be whole
+    _section_due = NEVER
     _is_flushing = False  # a flush is due in this turn
     _is_leaving = 0  # GOAWAYs that have been sent
     _is_unread = False  # paused, since it does not read what we say

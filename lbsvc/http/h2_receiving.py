@@ -42,6 +42,8 @@ class Receiving(Books):
 
     # -- what comes
 
+    sections = 0  # header sections that have come
+
     def feed(self, data: bytes) -> None:
         """Bytes of the other side; raises ConnectionFault, after which there is no more to be fed."""
         preface = self._preface
@@ -141,6 +143,7 @@ class Receiving(Books):
 
     def _take_block(self, number: int, flags: int, block: bytes) -> None:
         """A whole header section."""
+        self.sections += 1
         fields = self._decoder.decode(block)
         ended = bool(flags & wire.END_STREAM)
         stream = self.streams.get(number)

@@ -8,6 +8,7 @@ can be stopped. Frames gather in `out`, and whoever owns the connection writes t
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
 from lbsvc.http import h2_frames as wire
@@ -16,6 +17,8 @@ from lbsvc.http.h2_streams import Stream
 
 #: Bytes of DATA that are made into frames at once: then the transport says whether it takes them.
 BATCH: Final = 65536
+#: Pieces that wait are joined up to so many bytes.
+JOINED: Final = 4096
 
 
 class Sending:
@@ -87,7 +90,7 @@ class Sending:
         if size:
             # In pieces of a frame, so that cutting them further costs the same however long `data` is.
             if size <= wire.LEAST_FRAME:
-                stream.queue.append(data)
+                _append(stream.queue, data)
             else:
                 stream.queue.extend([data[at : at + wire.LEAST_FRAME] for at in range(0, size, wire.LEAST_FRAME)])
             stream.queued += size
@@ -206,6 +209,17 @@ class Sending:
     def _drained(self, stream: Stream) -> None:
         """Some of its queue has gone."""
         raise NotImplementedError
+
+
+def _append(queue: deque[bytes | bytearray], data: bytes) -> None:
+    """One more piece, joined to the last where that is small: many tiny ones would take far more room than their bytes."""
+    last = queue[-1] if queue else None
+    if last is None or len(last) + len(data) > JOINED:
+        queue.append(data)
+    elif isinstance(last, bytearray):
+        last += data
+    else:
+        queue[-1] = bytearray(last) + data
 
 
 def _rank(stream: Stream) -> int:

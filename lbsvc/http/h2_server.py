@@ -194,10 +194,16 @@ class H2ServerConnection(LeavingConnection):
         """Which deadline runs now?"""
         if self.is_ending or self.is_stalled:
             return
+        deadlines = self.site.deadlines
         if self.codec.is_heading:
-            if not self._is_heading or self.deadline == NEVER:
+            if not self._is_heading or self._section != self.codec.sections:
                 self._is_heading = True
-                self.site.deadlines.watch(self, self.site.settings.timeouts.request_header)
+                self._section = self.codec.sections
+                self._section_due = deadlines.after(self.site.settings.timeouts.request_header)
+            # Absolute: whatever else has had its deadline meanwhile.
+            self.deadline = self._section_due
+            if self.deadline < self.slot:
+                deadlines.insert(self)
         elif self._is_heading or self.deadline == NEVER:
             self._is_heading = False
             if self.requests:

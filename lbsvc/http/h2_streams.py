@@ -43,7 +43,7 @@ class Stream:
         self.receive_window = receive_window
         self.credit = 0  # taken by whoever reads, and not yet given back to the other side's window
         self.left: int | None = None  # what Content-Length has promised and has not come; None: nothing was promised
-        self.queue: deque[bytes] = deque()
+        self.queue: deque[bytes | bytearray] = deque()
         self.queued = 0
         #: the trailers that end it, to be sent behind the queue; [] for a bare END_STREAM; None: it goes on
         self.tail: list[tuple[bytes, bytes]] | None = None

@@ -37,9 +37,6 @@ CIPHERS: Final = ":".join(
     for kind in ("ECDSA", "RSA")
 )
 
-#: What may be configured for ALPN, and is not served yet: it is never agreed on.
-NOT_SERVED: Final = frozenset[str]()
-
 #: How long a session can be resumed. A client certificate is not judged again when it is. Tickets are the client's to
 #: keep; for those of TLS 1.2 who know none OpenSSL remembers 20,480 sessions at most (1 KiB each).
 SESSION_LIFETIME: Final = 3600
@@ -132,7 +129,7 @@ class ServedNames:
         context.set_session_id(self._session_id)
         context.set_session_cache_mode(SSL.SESS_CACHE_SERVER)
         context.set_timeout(SESSION_LIFETIME if self._authorities is None else CLIENT_SESSION_LIFETIME)
-        offered = tuple(name.encode() for name in settings.alpn if name not in NOT_SERVED)
+        offered = tuple(name.encode() for name in settings.alpn)
         if offered:
             _lib.SSL_CTX_set_alpn_select_cb(context._context, _alpn_choice(offered), _ffi.NULL)
         # On each of them: after a HelloRetryRequest the callback of the context that was switched to is called. And a

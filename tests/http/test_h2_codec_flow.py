@@ -113,7 +113,7 @@ class SendingTests(TestCase):
             heard.codec.send_data(heard.streams[1], bytes(20), False)
         heard.codec.is_stalled = False
         heard.codec.pump()
-        self.assertEqual([size for _, size in sizes(heard)], [16380, 3620])
+        self.assertEqual([size for _, size in sizes(heard)], [16320, 3680])
         self.assertEqual(heard.streams[1].queued, 0)
 
     def test_more_while_told(self) -> None:

@@ -28,7 +28,7 @@ class CurlTests(SecureCase):
             self.assertIn(b"\r\nHost: site.example\r\n", told)
         lines = self.settle(balancer, 2)
         self.assertEqual([line["tls"] for line in lines], ["TLSv1.2", "TLSv1.3"])
-        self.assertEqual({line["protocol"] for line in lines}, {"HTTP/1.1"})
+        self.assertEqual({line["protocol"] for line in lines}, {"HTTP/2"})
         for line in lines:
             times: Any = line["t"]
             self.assertEqual(next(iter(times)), "handshake")

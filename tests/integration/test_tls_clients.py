@@ -133,7 +133,7 @@ class ClientCertificateTests(SecureCase):
         tls = {"certificates": [self.site()], "client_ca": self.clients_ca}
         _, port = self.secure(self.backend_.address, tls=tls, listener=trusting)
         shown = self.shown(self.alice, "alice")
-        self.assertEqual(told(self.curl(port, *shown, *FORGED_LINES).stdout), said)
+        self.assertEqual(told(self.curl(port, "--http1.1", *shown, *FORGED_LINES).stdout), said)
         self.assertEqual(len(told(self.curl(port, *shown).stdout)), 3)
 
     def test_chain_of_two(self) -> None:
