@@ -395,19 +395,3 @@ class AnythingTests(SynchronousTestCase):
             loader.load_text(text, "/nowhere/lb.yaml", {})
         for mistake in caught.exception.mistakes:
             self.assertTrue(str(mistake).isprintable(), mistake)
-
-
-class AlpnOfStreamsTests(CertificateCase):
-    def test_only_what_is_written(self) -> None:
-        """On a tcp listener, of whose backends nobody knows what they speak, nothing is offered unless it is written."""
-        cert, key = self.issue("a", "a.example")
-        leaf = f"{{cert: {cert}, key: {key}}}"
-        for written, offered in (("", ()), (", alpn: [h2]", ("h2",))):
-            text = f"""
-listeners:
-  l: {{bind: ":1", protocol: tcp, pool: p, tls: {{certificates: [{leaf}]{written}}}}}
-pools: {{p: {{backends: ["127.0.0.1:2"]}}}}
-"""
-            tls = self.load(text).settings.listeners["l"].tls
-            assert tls is not None
-            self.assertEqual(tls.alpn, offered)

@@ -8,6 +8,7 @@ from OpenSSL import SSL
 
 from lbsvc.config.certificates import ENDING, load_pair
 from lbsvc.config.schema import CertificateFiles
+from tests.config.reading import CertificateCase
 from tests.config.test_tls import DAY, ListenerTlsCase
 
 #: A client that takes whatever OpenSSL has.
@@ -120,3 +121,19 @@ class CipherTests(ListenerTlsCase):
             f"{{certificates: {{{self.pair}}}, ciphers: ECDHE+aRSA, min_version: '1.3'}}",
             "T.ciphers: does nothing where min_version is 1.3: it is about TLS 1.2",
         )
+
+
+class AlpnOfStreamsTests(CertificateCase):
+    def test_only_what_is_written(self) -> None:
+        """On a tcp listener, of whose backends nobody knows what they speak, nothing is offered unless it is written."""
+        cert, key = self.issue("a", "a.example")
+        leaf = f"{{cert: {cert}, key: {key}}}"
+        for written, offered in (("", ()), (", alpn: [h2]", ("h2",))):
+            text = f"""
+listeners:
+  l: {{bind: ":1", protocol: tcp, pool: p, tls: {{certificates: [{leaf}]{written}}}}}
+pools: {{p: {{backends: ["127.0.0.1:2"]}}}}
+"""
+            tls = self.load(text).settings.listeners["l"].tls
+            assert tls is not None
+            self.assertEqual(tls.alpn, offered)
