@@ -146,6 +146,23 @@ class DeadlineTests(RoadCase):
         self.assertEqual([(r.status, r.reason) for r in road.records], [(200, "ok"), (408, "client_timeout")])
         self.assertTrue(client.was_finished)
 
+    def test_header_is_absolute(self) -> None:
+        """Neither the bytes of a header section nor the answers of other streams, nor a malformed one, move its deadline."""
+        for first in (head(), [*head(), ("Upper", "case")]):
+            road = self.road(listener=timeouts(request_header=2.0, keep_alive=60.0))
+            client = H2Client(road)
+            client.is_greedy = False
+            whole, slow = client.headers(first), client.headers(head("GET", "/slow" * 9))
+            client.send(whole + slow[:10])
+            for byte in slow[10:16]:
+                road.run(0.3)
+                client.send(bytes([byte]))
+            if first == head():
+                road.upstream().send(OK)
+            road.run(1.0)
+            self.assertEqual(road.records[-1].status, 408)
+            self.assertTrue(client.was_finished)
+
     def test_long_upload(self) -> None:
         """A body may take longer than `request_header`, wherever its frames are cut."""
         road = self.road(listener=timeouts(request_header=1.0, request_body=2.0))
