@@ -166,7 +166,7 @@ class Opening:
         multiplexing = self.multiplexing
         upstreams, backend = multiplexing.upstreams, multiplexing.backend
         protocol: Any
-        if transport._tls.get_alpn_proto_negotiated() == b"h2":
+        if transport.agreed == b"h2":
             self.connection = protocol = H2Upstream(upstreams, backend, self, self.header, b"https")
         elif multiplexing.must:
             transport.protocol = _NOBODY

@@ -104,6 +104,11 @@ class SecureConnection(FastConnection):
         # What a successful handshake has left there (a lookup in vain, say) would look like a failure of the first read.
         lib.ERR_clear_error()
 
+    @property
+    def agreed(self) -> bytes:
+        """The protocol that ALPN has agreed on; b"" for none, or when the connection is lost."""
+        return self._tls.get_alpn_proto_negotiated() if self._tls is not None else b""
+
     # Reading
 
     @override

@@ -24,7 +24,16 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
-from lbsvc.config.certificates import Authorities, Certificate, CertificateFault, day, load_ca, load_pair, reasons
+from lbsvc.config.certificates import (
+    ENDING,
+    Authorities,
+    Certificate,
+    CertificateFault,
+    day,
+    load_ca,
+    load_pair,
+    reasons,
+)
 from lbsvc.config.schema import ListenerTls
 from lbsvc.net.arrival import ClientCertificate
 from lbsvc.net.served_names import ServedNames, normal_name
@@ -34,8 +43,6 @@ _lib, _ffi = Binding.lib, Binding.ffi
 T = TypeVar("T", bound="Certificate | Authorities")
 
 DAY: Final = 86400.0
-#: How long before its end a certificate is spoken of.
-AHEAD: Final = 14 * DAY
 #: How long the keys of session tickets are used: whoever steals them can read so much of TLS 1.2.
 KEYS_LIFETIME: Final = DAY
 
@@ -198,7 +205,7 @@ class ServerTls:
         for watched in self._certificates:
             certificate = watched.value
             left = certificate.not_after - now
-            if left > AHEAD or (watched.warned is not None and 0 <= now - watched.warned < DAY):
+            if left > ENDING or (watched.warned is not None and 0 <= now - watched.warned < DAY):
                 continue
             watched.warned = now
             ends = f"expires on {day(certificate.not_after)}"
