@@ -99,3 +99,13 @@ class ExampleTests(TestCase):
         front = load(folder / "passthrough.yaml").listeners["front"]
         self.assertEqual((front.protocol, front.tls, front.proxy_protocol), ("tcp", None, True))
         self.assertEqual(front.routes[1].match.sni, ("*.shop.example.com",))
+
+    def test_example_of_grpc(self) -> None:
+        """Calls go by HTTP/2 and are checked by it; nothing in the file does nothing."""
+        loaded = load_file(str(self.furnished() / "examples" / "grpc.yaml"), {})
+        self.assertEqual([note for note in loaded.notes if not note.endswith("not supported yet, off")], [])
+        pools = loaded.settings.pools
+        self.assertEqual([each.is_h2c for each in pools["orders"].backends], [True, True])
+        check = pools["orders"].health_check
+        self.assertEqual((check.type, check.service) if check else None, ("grpc", "shop.v1.Orders"))
+        self.assertEqual((pools["site"].protocol, pools["site"].backends[0].is_secure), ("auto", True))

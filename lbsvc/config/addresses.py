@@ -15,6 +15,7 @@ import os
 import re
 from typing import Final
 
+from lbsvc.config.protocols import scheme_hint
 from lbsvc.config.schema import BackendSettings, Bind
 from lbsvc.config.values import text
 from lbsvc.config.walk import Spot
@@ -152,7 +153,8 @@ def address(spot: Spot) -> BackendSettings:
     try:
         host, port, scheme = (parse_path(found, _folder(spot)), 0, "") if is_path else parse_address(found)
     except AddressError as error:
-        spot.refuse(f"{error}{spot.got()}")
+        scheme, mark, _ = found.partition("://")
+        spot.refuse(f"{error}{spot.got((), scheme_hint(scheme) if mark and scheme.lower() not in _SCHEMES else '')}")
     return BackendSettings(found, host, port, found, is_h2c=scheme == "h2c", is_secure=scheme == "https")
 
 

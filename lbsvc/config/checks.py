@@ -20,21 +20,6 @@ def check(walk: Walk, settings: Settings | None) -> None:
     _check_cookies(walk)
     _check_ahead(walk)
     _check_ports(walk, settings)
-    _check_versions(walk)
-
-
-def _check_versions(walk: Walk) -> None:
-    """A check that speaks another version than the requests finds a backend well that can answer none of them."""
-    for read in walk.pools:
-        pool = read.settings
-        asks_grpc = pool.health_check is not None and pool.health_check.type == "grpc"
-        if not asks_grpc or "http" not in {use.protocol for use in walk.pool_uses if use.pool == pool.name}:
-            continue
-        if any(not (each.is_h2c or (each.is_secure and pool.protocol != "http/1.1")) for each in pool.backends):
-            walk.note(
-                spell(read.spot.path, "health_check"),
-                "asks by HTTP/2, but requests go as HTTP/1.1: write h2c://, or https:// and protocol: h2",
-            )
 
 
 def _check_pools(walk: Walk) -> None:

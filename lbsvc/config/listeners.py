@@ -12,6 +12,7 @@ from typing import Any, Final
 from lbsvc.config.addresses import bind
 from lbsvc.config.document import spell
 from lbsvc.config.networks import networks
+from lbsvc.config.protocols import listener_protocol
 from lbsvc.config.rates import RATE_LIMIT
 from lbsvc.config.routes import ROUTE, pool_name
 from lbsvc.config.schema import Bind, Limits, ListenerSettings, ListenerTimeouts
@@ -92,9 +93,10 @@ def _check_beginnings(spot: Spot, found: dict[str, Any]) -> None:
         ways = "tls, proxy_protocol and match.sni" if found.get("protocol") == "tcp" else "tls and proxy_protocol"
         spot.walk.note(f"{spot.path}.timeouts.handshake", f"does nothing without {ways}")
     speaks_http = found.get("protocol", "http" if "protocol" not in entries else None) == "http"
-    if speaks_http and found.get("tls") is not None:
-        check_alpn(spot.at("tls"), found["tls"])
-    elif found.get("tls") is not None and "alpn" not in spot.at("tls").entries():
+    if found.get("tls") is None:
+        return
+    check_alpn(spot.at("tls"), found["tls"], speaks_http)
+    if not speaks_http and "alpn" not in spot.at("tls").entries():
         # What is spoken behind TLS only the backend knows: to agree on HTTP/2 for it would be a guess.
         found["tls"] = replace(found["tls"], alpn=())
 
@@ -118,7 +120,7 @@ def _check_tcp(spot: Spot, found: dict[str, Any]) -> None:
 _LISTENER: Final = Section(
     {
         "bind": _binds,
-        "protocol": word("http", "tcp"),
+        "protocol": listener_protocol,
         "backlog": number(1, 65535),
         "max_connections": number(1, 10_000_000),
         "connections_per_client": nullable(number(1, 10_000_000)),

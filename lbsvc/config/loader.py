@@ -19,6 +19,7 @@ from lbsvc.config.document import Entry, Items, Node, Scalar, read_document
 from lbsvc.config.schema import LogSettings, Settings
 from lbsvc.config.securing import secured
 from lbsvc.config.service import LEVELS, TOP
+from lbsvc.config.versions import check_versions
 from lbsvc.config.walk import Refused, Spot, Walk
 from lbsvc.errors import ConfigErrors, Mistake
 
@@ -104,6 +105,7 @@ def _load(
     except Refused:
         pass
     check(walk, settings)
+    check_versions(walk)
     settings = secured(walk, settings)
     found = sorted(dict.fromkeys([*mistakes, *walk.mistakes]), key=lambda m: (m.line, m.column))
     if found or settings is None:

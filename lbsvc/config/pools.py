@@ -14,6 +14,7 @@ from typing import Any, Final
 from lbsvc.config.addresses import address
 from lbsvc.config.document import spell
 from lbsvc.config.extensions import ExtensionFault, algorithm_names, known_algorithm
+from lbsvc.config.protocols import check_type, pool_protocol
 from lbsvc.config.request_keys import request_key
 from lbsvc.config.schema import BackendSettings, PoolSettings
 from lbsvc.config.sticky import STICKY
@@ -135,10 +136,6 @@ def _statuses(spot: Spot) -> tuple[tuple[int, int], ...]:
     return found
 
 
-def _check_type(spot: Spot) -> str:
-    return word("http", "tcp", "grpc")(spot)
-
-
 def _some_text(spot: Spot) -> str:
     found = text(spot)
     if not found:
@@ -167,7 +164,7 @@ def _health_check(spot: Spot, found: dict[str, Any]) -> HealthCheckPolicy:
 
 _HEALTH_CHECK: Final[Section[HealthCheckPolicy | None]] = Section(
     {
-        "type": _check_type,
+        "type": check_type,
         "service": nullable_text(_service),
         "path": nullable_text(target),
         "method": method,
@@ -182,7 +179,7 @@ _HEALTH_CHECK: Final[Section[HealthCheckPolicy | None]] = Section(
     },
     _health_check,
     off=(None,),
-    short=lambda spot: HealthCheckPolicy(type=_check_type(spot)),
+    short=lambda spot: HealthCheckPolicy(type=check_type(spot)),
 )
 
 
@@ -261,9 +258,6 @@ def _pool(spot: Spot, found: dict[str, Any]) -> PoolSettings:
     if "health_check" in found and found["health_check"] is None and found.get("flapping") is not None:
         spot.walk.note(spell(spot.path, "flapping"), "does nothing where health_check is off")
     backends: tuple[BackendSettings, ...] = found.pop("backends")
-    is_whole = len(backends) == len(list(spot.at("backends").items(single=True)))
-    if is_whole and found.get("protocol", "http/1.1") != "http/1.1" and not any(each.is_secure for each in backends):
-        spot.walk.note(spell(spot.path, "protocol"), "does nothing: no backend is https://")
     check: HealthCheckPolicy | None = found.get("health_check")
     if check is not None and check.port is not None and _are_sockets(spot.at("backends"), backends):
         spot.at("health_check").at("port").wrong("means nothing where all backends are unix sockets")
@@ -288,7 +282,7 @@ _POOL: Final = Section(
         "queue": QUEUE,
         "flapping": FLAPPING,
         "slow_start": slow_start,
-        "protocol": word("http/1.1", "auto", "h2"),
+        "protocol": pool_protocol,
         "panic_threshold": panic_threshold,
         "proxy_protocol": _proxy_protocol,
         "tls": POOL_TLS,

@@ -32,9 +32,24 @@ def _settled(walk: Walk, read: ReadPool) -> PoolSettings:
         return replace(pool, backends=tuple(replace(backend, is_secure=True) for backend in pool.backends))
     if "tcp" in protocols:
         _check_schemes(read)
-    elif not any(backend.is_secure for backend in pool.backends):
-        walk.note(spell(read.spot.path, "tls"), "does nothing: no backend is https://")
+    if "tcp" in protocols and not all(_says_plain(backend) for backend in pool.backends):
+        return pool
+    if not any(backend.is_secure for backend in pool.backends):
+        _note_vain(walk, read)
     return pool
+
+
+def _note_vain(walk: Walk, read: ReadPool) -> None:
+    """A section that acts on no backend: the one thing to know of it, in the place of what its keys would do."""
+    path = spell(read.spot.path, "tls")
+    walk.notes[:] = [note for note in walk.notes if not note.startswith(f"{walk.filename}: {path}.")]
+    pool = read.settings
+    if all(backend.is_h2c for backend in pool.backends):
+        why = "h2c:// is HTTP/2 without TLS; write https:// and protocol: h2 for HTTP/2 over TLS"
+        walk.note(path, f"does nothing: {why}")
+    else:
+        both = ", nor does protocol" if pool.protocol != "http/1.1" else ""
+        walk.note(path, f"does nothing{both}: no backend is https://")
 
 
 def _says_plain(backend: BackendSettings) -> bool:

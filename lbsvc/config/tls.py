@@ -21,6 +21,7 @@ from lbsvc.config import document
 from lbsvc.config.addresses import AddressError, parse_host
 from lbsvc.config.certificates import ENDING, Certificate, CertificateFault, day, load_ca, load_pair
 from lbsvc.config.document import spell
+from lbsvc.config.protocols import alpn_hint
 from lbsvc.config.schema import CertificateFiles, ListenerTls, PoolTls
 from lbsvc.config.values import duration, matching, nullable, nullable_text, text, word, words, yes_no
 from lbsvc.config.walk import Refused, Section, Spot, listing, quoted
@@ -243,15 +244,19 @@ _LISTENER_TLS: Final[Section[ListenerTls | None]] = Section(
 LISTENER_TLS: Final = nullable_text(_LISTENER_TLS)
 
 
-def check_alpn(spot: Spot, tls: ListenerTls) -> None:
-    """Refuse what an http listener cannot speak; `spot` is that of its `tls`."""
+def check_alpn(spot: Spot, tls: ListenerTls, is_http: bool) -> None:
+    """Refuse what an http listener cannot speak, and slips in the names of HTTP on tcp; `spot` is that of its `tls`."""
     if all(protocol in _HTTP for protocol in tls.alpn):
         return
     place = spot.at("alpn")
     for entry, path in place.items(single=True):
         child = place.below(entry, path)
         if child.text() in tls.alpn and child.text() not in _HTTP:
-            child.wrong(f"must be {words(_HTTP)} where protocol is http{child.got(_HTTP)}")
+            hint, is_slip = alpn_hint(child.text() or "")
+            if is_http:
+                child.wrong(f"must be {words(_HTTP)} where protocol is http{child.got(_HTTP, hint)}")
+            elif is_slip:  # behind TLS on tcp there may be any protocol, but clients offer none by this name
+                child.wrong(f"is no name that clients know HTTP by{child.got((), hint)}")
 
 
 # pools

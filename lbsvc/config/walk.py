@@ -176,10 +176,10 @@ class Spot:
 
     # what to say about it
 
-    def got(self, known: Iterable[str] = ()) -> str:
+    def got(self, known: Iterable[str] = (), hint: str = "") -> str:
         """What stands here, for a message: " (got -3)", or " (from ${W})" for what no message may show.
 
-        With `known` words, also which of them was probably meant.
+        With a `hint`, also that; else, with `known` words, which of them was probably meant.
         """
         node = self.node
         if isinstance(node, Items):
@@ -189,11 +189,12 @@ class Spot:
         if node.origin:
             return f" (from {', '.join(f'${{{name}}}' for name in node.origin)})"
         if isinstance(node.value, str):
-            hint = meant(node.text, known)
+            hint = hint or meant(node.text, known)
             if self.walk.env is None and not self.option and "${" in node.text:
                 hint = "variables are not expanded here"
             return f" (got {quoted(node.text)}{'; ' + hint if hint else ''})"
-        return f" (got {quoted(node.text)[1:-1] if node.text and node.value is not None else 'null'})"
+        plain = quoted(node.text)[1:-1] if node.text and node.value is not None else "null"
+        return f" (got {plain}{'; ' + hint if hint else ''})"
 
     def wrong(self, message: str) -> None:
         walk = self.walk

@@ -166,6 +166,7 @@ class Exchange(Trying):
             self.refuse(fault.abort, "fault")
         else:
             self._go_on(destination)
+            self.went_late()
 
     def _go_on(self, destination: Destination) -> None:
         if destination.answer is None:
@@ -343,8 +344,7 @@ class Exchange(Trying):
                 outcome, word = Outcome.OK, "idle_timeout"  # a stream may be silent: that is no failure of its backend
             self.release(outcome)
             self.reason = word
-            self.settle(self.site.seconds())
-            self.connection.cut_response(self)
+            self.break_off()
             return
         self.try_failed(outcome, detail, sent=not upstream.is_unseen)
 
@@ -354,10 +354,14 @@ class Exchange(Trying):
         self.let_go(Outcome.ABANDONED)
         if self.responded:
             self.status = self.status or status
-            self.settle(self.site.seconds())
-            self.connection.cut_response(self)
+            self.break_off()
             return
         self.answer(*responses.error(status, reason, self.id, self.head, detail, retry_after))
+
+    def break_off(self) -> None:
+        """An answer that has begun goes no further."""
+        self.settle(self.site.seconds())
+        self.connection.cut_response(self)
 
     def answer(self, head: ResponseHead, body: bytes) -> None:
         """Our own answer, whole."""

@@ -13,7 +13,6 @@ from collections import deque
 from typing import Final
 
 from lbsvc.http import h2_frames as wire
-from lbsvc.http.h2_budgets import Budgets
 from lbsvc.http.h2_frames import ConnectionFault
 from lbsvc.http.h2_sending import Sending
 from lbsvc.http.h2_streams import Sink, Stream
@@ -42,7 +41,6 @@ class Books(Sending):
     promised = wire.LARGEST_WINDOW  # the last stream that we have said we would look at
     receive_window = CONNECTION_WINDOW
     _credit = 0
-    _budgets: Budgets
     _gone: dict[int, None]  # numbers of streams that we have reset
     _skipped: deque[tuple[int, int]]  # numbers that were passed over: the first of each gap, and the one after its last
 
@@ -66,13 +64,6 @@ class Books(Sending):
         last = (self.last_out if number & 1 else 0) if self.is_client else (self.last_in if number & 1 else 0)
         if not number or number > last:
             raise ConnectionFault(wire.PROTOCOL_ERROR, f"{what} of a stream that was never begun")
-
-    def _fault_of(self, number: int, code: int) -> None:
-        """A stream's fault, or the connection's where there is no such stream: then there is nothing to be reset (5.1)."""
-        stream = self.streams.get(number)
-        if stream is None:
-            raise ConnectionFault(code, "a fault of a stream that is not open")
-        self.fault(stream, code)
 
     def fault(self, stream: Stream, code: int) -> None:
         """The other side has broken the rules of a stream: it is reset, and the sink hears of it."""

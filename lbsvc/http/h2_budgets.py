@@ -5,7 +5,11 @@ Promises: each connection has two allowances. `control` pays for frames that onl
 empty DATA and CONTINUATION, WINDOW_UPDATE, what is unknown; it grows with time, with DATA that we send, which lawful
 peers acknowledge, and with messages of ours that are whole. `resets` pays for streams that end before they were
 answered, by the peer or by its faults (CVE-2025-8671); it grows with time and with answers. Whoever is through with one
-gets ENHANCE_YOUR_CALM. Called by h2_codec.py; seconds of the injected clock.
+gets ENHANCE_YOUR_CALM. DATA that the peer's windows have cut to a few octets makes `control` grow only as far as a third
+allowance goes, `tiny`. Called by h2_codec.py; seconds of the injected clock.
+
+Decision (2026-11): an answer earns one reset, not half of one: clients that give up every other request are lawful (Envoy
+draws the line there too), and pay for each reset with a request.
 """
 
 from __future__ import annotations
@@ -23,6 +27,9 @@ CONTROL_EARNED: Final = 2.0
 RESETS: Final = 200.0
 RESETS_RATE: Final = 20.0
 RESETS_EARNED: Final = 1.0
+#: DATA frames that windows have made tiny: at once, and in each second. Each costs some 5 µs, as a sixth of a request does.
+TINY: Final = 100_000.0
+TINY_RATE: Final = 500.0
 
 
 class Budget:
@@ -41,13 +48,23 @@ class Budget:
     def spend(self, price: float = 1.0) -> None:
         """Raises ConnectionFault if it is not there."""
         self._left -= price
-        if self._left < 0:
-            # Only now is the clock asked: most peers never come here.
-            now = self._seconds()
-            self._left = min(self._most, self._left + price + (now - self._at) * self._rate) - price
-            self._at = now
-            if self._left < 0:
-                raise ConnectionFault(ENHANCE_YOUR_CALM, f"too many {self._what}")
+        if self._left < 0 and not self._grow(price):
+            raise ConnectionFault(ENHANCE_YOUR_CALM, f"too many {self._what}")
+
+    def _grow(self, price: float) -> bool:
+        """Add what time has brought; whether that pays. Only now is the clock asked: most peers never come here."""
+        now = self._seconds()
+        self._left = min(self._most, self._left + price + (now - self._at) * self._rate) - price
+        self._at = now
+        return self._left >= 0
+
+    def take(self) -> bool:
+        """Whether one more is there; then it is spent."""
+        self._left -= 1.0
+        if self._left >= 0 or self._grow(1.0):
+            return True
+        self._left += 1.0
+        return False
 
     def earn(self, amount: float) -> None:
         """Something useful was done."""
@@ -56,10 +73,11 @@ class Budget:
 
 
 class Budgets:
-    """Both of a connection."""
+    """All of a connection."""
 
-    __slots__ = ("control", "resets")
+    __slots__ = ("control", "resets", "tiny")
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self.control = Budget("frames that ask for nothing", CONTROL, CONTROL_RATE, seconds)
         self.resets = Budget("streams that end before they are answered", RESETS, RESETS_RATE, seconds)
+        self.tiny = Budget("tiny DATA frames", TINY, TINY_RATE, seconds)

@@ -12,7 +12,6 @@ one that idles is closed. Streams under way have deadlines of their own: a backe
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.interfaces import IPushProducer
@@ -25,11 +24,11 @@ from lbsvc.core.backend import Backend, Outcome
 from lbsvc.errors import ProtocolViolation
 from lbsvc.http import h2_frames as wire
 from lbsvc.http.client import RESPONSE_RULES
-from lbsvc.http.h2_codec import Codec
+from lbsvc.http.h2_client_codec import ClientCodec
 from lbsvc.http.h2_frames import ConnectionFault
 from lbsvc.http.h2_heads import Malformed, read_response
 from lbsvc.http.h2_hpack import Pair
-from lbsvc.http.h2_streams import Sink, Stream
+from lbsvc.http.h2_streams import Stream
 from lbsvc.http.h2_upstream import UpstreamStream, settled_head
 from lbsvc.http.messages import ResponseHead
 from lbsvc.net.deadlines import NEVER
@@ -44,49 +43,6 @@ SILENCE: Final = 15.0
 PATIENCE: Final = 5.0
 #: Streams on one connection, whatever the backend allows: past that another one is dialled.
 MOST_STREAMS: Final = 256
-
-
-class ClientCodec(Codec):
-    """The codec of this role: windows of the connection and of a stream are given back apart."""
-
-    def __init__(self, sink: Sink, seconds: Callable[[], float]) -> None:
-        super().__init__(sink, True, seconds, header_size=RESPONSE_RULES.header_size)
-        self._ahead: dict[int, int] = {}  # by stream: bytes given back to the connection's window and not to its own
-
-    @property
-    def is_greeted(self) -> bool:
-        """Whether the backend's SETTINGS have come."""
-        return self._is_greeted
-
-    def hold(self, stream: Stream, size: int) -> None:
-        """So many bytes wait for a slow client: the connection's window is free again, the stream's is not."""
-        self._give_back(size)
-        self._ahead[stream.id] = self._ahead.get(stream.id, 0) + size
-
-    def go_on(self, stream: Stream) -> None:
-        """The client has taken what was held."""
-        held = self._ahead.pop(stream.id, 0)
-        if held:
-            self._give_back_of(stream, held)
-
-    @override
-    def _forget(self, stream: Stream) -> None:
-        stream.credit += self._ahead.pop(stream.id, 0)  # those are on the books of the connection already
-        super()._forget(stream)
-
-    def finish(self, stream: Stream, code: int) -> None:
-        """Nobody waits for it any more: it is over on both sides already, or it is reset."""
-        if stream.has_ended_in and stream.has_ended_out:
-            if not stream.is_over:
-                self._forget(stream)
-        else:
-            self.reset(stream, code)
-
-    def drop(self, stream: Stream) -> None:
-        """The backend has said that it has not looked at it: there is nothing to be reset."""
-        if not stream.is_over:
-            self._forget(stream)
-            self._remember(stream.id)
 
 
 @implementer(IPushProducer)
@@ -379,10 +335,13 @@ class H2Upstream(Protocol):
         multiplexed = self.backend.multiplexed
         if multiplexed is not None:
             multiplexed.forget(self)
+            if code == wire.HTTP_1_1_REQUIRED:
+                multiplexed.downgrade()
+        unseen = code if code == wire.HTTP_1_1_REQUIRED else wire.REFUSED_STREAM
         for stream in [each for each in self.codec.streams.values() if each.id > last]:
             self.codec.drop(stream)
             if stream.owner is not None:
-                stream.owner.reset(wire.REFUSED_STREAM, False)
+                stream.owner.reset(unseen, False)
 
     def pong(self) -> None:
         """A sign of life, as every byte is."""

@@ -26,6 +26,7 @@ from lbsvc.http import h2_frames as wire
 from lbsvc.http.h2_books import CONNECTION_WINDOW, SKIPPED, STREAM_WINDOW
 from lbsvc.http.h2_budgets import CONTROL_EARNED, RESETS_EARNED, Budgets
 from lbsvc.http.h2_frames import ConnectionFault, FrameReader
+from lbsvc.http.h2_holding import Held
 from lbsvc.http.h2_hpack import Decoder, Pair
 from lbsvc.http.h2_receiving import PING_PAYLOAD, Receiving
 from lbsvc.http.h2_streams import Sink, Stream
@@ -56,7 +57,8 @@ class Codec(Receiving):
         self._reader = FrameReader()
         self._decoder = Decoder(header_size)
         self._budgets = Budgets(seconds)
-        self._longest_block = header_size + 4096
+        self.held = Held()  # by whoever owns the connection
+        self._longest_block = 2 * header_size + 4096  # one that is too long is refused, and costs the others nothing
         self._gone: dict[int, None] = {}
         self._skipped: deque[tuple[int, int]] = deque(maxlen=SKIPPED)
         self._preface = wire.PREFACE if not is_client else b""

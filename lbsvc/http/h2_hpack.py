@@ -51,6 +51,7 @@ class Decoder:
 
     def __init__(self, longest: int, table_size: int = TABLE_SIZE) -> None:
         self.longest = longest
+        self.crossed = b""  # the name of the field by which the last list that was too long became so
         self._allowed = table_size  # what we have told the other side that its table may be
         self._limit = table_size  # what it has chosen
         self._table: deque[Pair] = deque()  # the newest first
@@ -108,6 +109,8 @@ class Decoder:
                 left -= len(pair[0]) + len(pair[1]) + OVERHEAD
                 if left >= 0:
                     fields.append(pair)
+                elif left + len(pair[0]) + len(pair[1]) + OVERHEAD >= 0:
+                    self.crossed = pair[0]
         except IndexError:
             raise _broken("a header block that ends in the middle") from None
         except HPACKDecodingError:

@@ -3,8 +3,10 @@
 Promises: requests that come while a connection is being opened wait for it, as many as it can be expected to take; the first
 connection with room is used, so that others empty and go; each waiter hears of its stream or of a failure exactly once,
 unless it is cancelled; a dial that nobody waits for any more is given up. With a PROXY header a connection belongs to one
-header. Where ALPN may choose (`protocol: auto`), a backend that prefers HTTP/1.1 gets ordinary connections. Called by
-pooling.py; one Multiplexing is on `Backend.multiplexed`.
+header. Where ALPN may choose (`protocol: auto`), a backend that prefers HTTP/1.1 gets ordinary connections, and so does, for
+DOWNGRADED seconds, one that has said HTTP_1_1_REQUIRED (RFC 9113, 7): that may be its word on one request only (one that
+needs a client certificate, say), so after that it is asked again. Called by pooling.py; one Multiplexing is on
+`Backend.multiplexed`.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Streams that a backend is expected to take before it has said how many (RFC 9113, 6.5.2 wishes for as many).
 EXPECTED = 100
+#: How long a backend that wants HTTP/1.1 gets it, in seconds.
+DOWNGRADED = 300.0
 
 
 class Multiplexing:
@@ -43,6 +47,8 @@ class Multiplexing:
         self.openings: list[Opening] = []
         #: how many requests may wait for one connection
         self.expected = EXPECTED
+        #: until then HTTP/1.1 is spoken to it, as it has asked
+        self._downgraded_until = 0.0
 
     @property
     def idle(self) -> int:
@@ -51,6 +57,8 @@ class Multiplexing:
 
     def take(self, may_repeat: bool, header: bytes = b"") -> UpstreamStream | None:
         """A stream on a connection that is open, or None."""
+        if self._downgraded_until and self.is_downgraded:
+            return None
         for connection in list(self.connections):
             if connection.header != header:
                 continue
@@ -64,6 +72,17 @@ class Multiplexing:
                 connection.cut()
         return None
 
+    def downgrade(self) -> bool:
+        """The backend wants HTTP/1.1 instead: will it get that?"""
+        if not self.must:
+            self._downgraded_until = self.upstreams.seconds() + DOWNGRADED
+        return not self.must
+
+    @property
+    def is_downgraded(self) -> bool:
+        """Whether HTTP/1.1 is spoken to it for now."""
+        return self.upstreams.seconds() < self._downgraded_until
+
     def freed(self, connection: H2Upstream) -> None:
         """A stream of it has ended."""
         if connection in self.full:
@@ -72,6 +91,8 @@ class Multiplexing:
 
     def dial(self, dialled: Callable[[Any], None], failed: Callable[[Outcome, str], None], header: bytes) -> Dialling:
         """A stream on a connection that is not open yet: calls one of the two, once."""
+        if self.is_downgraded:
+            return self.upstreams.dial(self.backend, dialled, failed, header, True)
         waiter = Waiter(dialled, failed)
         self.wait(waiter, header)
         return waiter
@@ -103,18 +124,27 @@ class Multiplexing:
 class Waiter:
     """A request that waits for a connection."""
 
-    __slots__ = ("dialled", "failed", "opening")
+    __slots__ = ("dialled", "dialling", "failed", "opening")
 
     def __init__(self, dialled: Callable[[Any], None], failed: Callable[[Outcome, str], None]) -> None:
         self.dialled = dialled
         self.failed = failed
         self.opening: Opening | None = None
+        self.dialling: Dialling | None = None  # of its own, by HTTP/1.1
+
+    def dial_ordinary(self, multiplexing: Multiplexing, header: bytes) -> None:
+        """What it has waited for is not to be had: HTTP/1.1 is."""
+        self.opening = None
+        self.dialling = multiplexing.upstreams.dial(multiplexing.backend, self.dialled, self.failed, header, True)
 
     def cancel(self) -> None:
         """Give it up: nothing is called any more."""
         opening, self.opening = self.opening, None
         if opening is not None:
             opening.leave(self)
+        dialling, self.dialling = self.dialling, None
+        if dialling is not None:
+            dialling.cancel()
 
 
 class Opening:
@@ -191,18 +221,22 @@ class Opening:
         """Its SETTINGS have come."""
         multiplexing = self.multiplexing
         multiplexing.connections.append(connection)
+        took = False  # any at all: one that takes none would be dialled again and again
         multiplexing.expected = max(min(connection.codec.allowed_streams, MOST_STREAMS), 1)
         for waiter in self._settle():
             if waiter.opening is not self:
                 continue  # it was cancelled by one before it
             if connection.room:
+                took = True
                 waiter.opening = None
                 waiter.dialled(UpstreamStream(connection))
-            elif connection.codec.allowed_streams < 1:
+            elif took:
+                multiplexing.wait(waiter, self.header)
+            elif multiplexing.is_downgraded:
+                waiter.dial_ordinary(multiplexing, self.header)
+            else:
                 waiter.opening = None
                 waiter.failed(Outcome.CONNECT_FAILED, "it allows no streams")
-            else:
-                multiplexing.wait(waiter, self.header)
         connection.stream_over()  # nobody may have been left
 
     def failed(self, outcome: Outcome, detail: str) -> None:

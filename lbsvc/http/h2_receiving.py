@@ -32,6 +32,7 @@ class Receiving(Books):
     is_going = False  # we begin no more
     _counted = 0  # DATA frames that have earned something
     _is_greeted = False  # its SETTINGS have come
+    _is_acknowledged = False  # it has got ours
     _block: bytearray | None = None  # of a header section that goes on in CONTINUATION
     _block_of = 0
     _block_flags = 0
@@ -55,6 +56,11 @@ class Receiving(Books):
             data = data[size:]
         if data:
             self._reader.feed(data, self._take)
+
+    @property
+    def crossed(self) -> bytes:
+        """Which field has made the last header list longer than it may be."""
+        return self._decoder.crossed
 
     @property
     def is_heading(self) -> bool:
@@ -179,7 +185,8 @@ class Receiving(Books):
             self._budgets.control.spend()
             return  # after the last one that we have said we would look at
         if len(self.streams) >= self.most_streams:
-            self._budgets.resets.spend()
+            # Until it has our SETTINGS it cannot know better.
+            (self._budgets.resets if self._is_acknowledged else self._budgets.control).spend()
             self._remember(number)
             self.out.append(wire.rst_stream(number, wire.REFUSED_STREAM))
             return
@@ -194,9 +201,28 @@ class Receiving(Books):
         if not number:
             raise ConnectionFault(wire.PROTOCOL_ERROR, "PRIORITY of no stream")
         if len(payload) != 5:
-            self._fault_of(number, wire.FRAME_SIZE_ERROR)
+            self._reject(number, wire.FRAME_SIZE_ERROR, "a PRIORITY of another size")
         elif wire.read_long(payload) & wire.LARGEST_WINDOW == number:
-            self._fault_of(number, wire.PROTOCOL_ERROR)
+            # RFC 9113 says no more of dependencies; RFC 7540, 5.3.1, has this as an error of the stream.
+            self._reject(number, wire.PROTOCOL_ERROR, "a stream that depends on itself")
+
+    def _reject(self, number: int, code: int, detail: str) -> None:
+        """A fault of a stream that may be in any state (RFC 9113, 6.3): of one that is idle it is the connection's (5.1)."""
+        stream = self.streams.get(number)
+        if stream is not None:
+            self.fault(stream, code)
+            return
+        if self._is_idle(number):
+            raise ConnectionFault(code, detail)
+        self._budgets.resets.spend()
+        self._remember(number)
+        self.out.append(wire.rst_stream(number, code))
+
+    def _is_idle(self, number: int) -> bool:
+        """Whether a stream has never been begun: a number that was passed over has ended (RFC 9113, 5.1.1)."""
+        if bool(number & 1) is self.is_client:
+            return number > self.last_out
+        return not number & 1 or number > self.last_in
 
     def _take_priority_update(self, number: int, payload: bytes) -> None:
         if number or self.is_client:
@@ -230,12 +256,14 @@ class Receiving(Books):
         if flags & wire.ACK:
             if payload:
                 raise ConnectionFault(wire.FRAME_SIZE_ERROR, "an acknowledgement of SETTINGS with some of its own")
+            self._is_acknowledged = True
             return
         values = wire.read_settings(payload)
         self._budgets.control.spend(len(values) // SETTINGS_PRICE)
         for name, value in values:
             self._set(name, value)
         self.out.append(wire.frame(wire.SETTINGS, wire.ACK, 0))
+        self.reopen()
         self.pump()
 
     def _set(self, name: int, value: int) -> None:
@@ -315,6 +343,7 @@ class Receiving(Books):
         elif stream.send_window > wire.LARGEST_WINDOW:
             self.fault(stream, wire.FLOW_CONTROL_ERROR)
         elif stream.is_waiting:
+            self.reopened(stream)
             self.pump()
 
     def _earn(self) -> None:

@@ -10,6 +10,8 @@ Decision (2026-11): behind an error the rest of the request is dropped for LINGE
 HTTP/1, since curl (7.88) throws away a 413 that a reset follows. Behind other answers it would wait for ever instead; there
 it gets the reset at once, as nginx and Caddy do it.
 
+A client that holds many answers at once, and takes of none, gets ENHANCE_YOUR_CALM before their deadlines (h2_holding.py).
+
 Deadlines, one at a time: `request_body` for silence inside a body while we take it (`idle` once the answer is a stream of
 its own), `write` while the client takes nothing of what is queued for it, be it by its windows or by the connection,
 LINGER for the rest of a request whose answer is an error, and over.
@@ -23,11 +25,14 @@ from lbsvc.http import h2_frames as wire
 from lbsvc.http.closing import LINGER, LINGER_BYTES
 from lbsvc.http.exchange import Exchange
 from lbsvc.http.grpc import exchange_for
+from lbsvc.http.h2_frames import ConnectionFault
 from lbsvc.http.h2_heads import answer_fields, lines_to_fields
+from lbsvc.http.h2_holding import LOOK
 from lbsvc.http.h2_hpack import Pair
 from lbsvc.http.h2_streams import Stream, prioritize
 from lbsvc.http.messages import RequestHead, ResponseHead
 from lbsvc.net.deadlines import NEVER
+from lbsvc.net.unsent import undelivered
 
 if TYPE_CHECKING:
     from lbsvc.http.h2_server import H2ServerConnection
@@ -56,6 +61,8 @@ class StreamConnection:
     _received = 0
     _is_watching = False  # the deadline is the one for writing
     _has_moved = False  # the client has taken some since that was set
+    _waits_since = 0.0
+    _write_due = NEVER  # until then it must
     _is_bodyless = False
     _dropped = 0  # bytes of the request that came when its answer was over
 
@@ -184,10 +191,7 @@ class StreamConnection:
         """Its deadline has come."""
         exchange = self.exchange
         if self._is_watching:
-            if self._has_moved:
-                self._watch_write()  # it takes some, if slowly
-            else:
-                self.owner.reset_stream(self, wire.CANCEL, "client_timeout")
+            self._look(now)
         elif exchange is None:
             self._end()
         elif not exchange.is_over:
@@ -282,10 +286,42 @@ class StreamConnection:
             self._watch_write()
         self.owner.flush_soon()
 
+    @property
+    def is_held(self) -> bool:
+        """Whether some of the answer waits for the client."""
+        return self._is_watching
+
     def _watch_write(self) -> None:
         self._is_watching = True
         self._has_moved = False
-        self.site.deadlines.watch(self, self.site.settings.timeouts.write)
+        deadlines, write = self.site.deadlines, self.site.settings.timeouts.write
+        self._waits_since = deadlines.now
+        self._write_due = deadlines.after(write)
+        deadlines.watch(self, LOOK if write > LOOK else write)
+
+    def _look(self, now: float) -> None:
+        """Does the client take any of it?"""
+        owner, held = self.owner, self.codec.held
+        write = self.site.settings.timeouts.write
+        frames = self.codec.sent_frames - self.codec.tiny_frames
+        if held.is_due(now) and held.look(now, owner.requests, frames, undelivered(owner.transport), write):
+            self._calm()
+        elif self._has_moved or (self.stream.send_window > 0 and held.moved_at > self._waits_since):
+            self._watch_write()  # it takes some, if slowly; or others' turn it was
+        elif now < self._write_due:
+            self.site.deadlines.watch(self, min(LOOK, self._write_due - now))
+        else:
+            owner.reset_stream(self, wire.CANCEL, "client_timeout")
+
+    def _calm(self) -> None:
+        """The client holds too many answers for too long: the connection is over."""
+        owner = self.owner
+        for request in list(owner.requests):
+            owner.reset_stream(request, wire.ENHANCE_YOUR_CALM, "client_timeout")
+        if not owner.is_ending:
+            self.codec.fail(ConnectionFault(wire.ENHANCE_YOUR_CALM, "too many answers that are not taken"))
+            owner.transport.write(self.codec.take())
+            owner.linger()
 
     def exchange_over(self, exchange: Exchange) -> None:
         """The answer is whole, if perhaps not sent."""

@@ -4,14 +4,21 @@ Promises: DATA is sent only as far as both windows go, in frames of at most 16 K
 urgent first (RFC 9218; those whose client wants them one after the other, so); a stream that may not send keeps nobody
 else from it; nothing is sent while the transport is `is_stalled`, so that it queues here, by stream, where its source
 can be stopped. Frames gather in `out`, and whoever owns the connection writes them together. Part of h2_codec.py.
+
+Who has something to send is in one of two places: `_waiting`, in the order of turns, or `_shut`, while its own window is
+shut: then no round walks over it, so that a peer who opens windows by the octet (CVE-2019-9511) makes us do little more
+than any frame does. A window of the connection that is shut ends a round.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
+from operator import attrgetter
 from typing import Final
 
 from lbsvc.http import h2_frames as wire
+from lbsvc.http.h2_budgets import Budgets
 from lbsvc.http.h2_hpack import Pair, encode
 from lbsvc.http.h2_streams import Stream
 
@@ -19,15 +26,22 @@ from lbsvc.http.h2_streams import Stream
 BATCH: Final = 65536
 #: Pieces that wait are joined up to so many bytes.
 JOINED: Final = 4096
+#: DATA that a window has cut below so many bytes is paid for out of an allowance (h2_budgets.py).
+TINY: Final = 64
+
+_rank: Final = attrgetter("rank")
 
 
 class Sending:
     """The sending half of a codec."""
 
     is_stalled = False
-    sent_frames = 0  # DATA frames
+    sent_frames = 0  # DATA frames that pay for what acknowledges them
+    tiny_frames = 0  # those of them that a window has made TINY
+    _budgets: Budgets
     _is_pumping = False  # whoever hears of what was sent may send more: the round that is under way takes it
     _has_stale = False  # a stream has ended in the round, and waits no more
+    _has_bare = False  # there may be one that waits for nothing but its end, which needs no window
 
     def __init__(self) -> None:
         self.out: list[bytes] = []
@@ -35,6 +49,7 @@ class Sending:
         self.largest_out = wire.LEAST_FRAME
         self.first_window_out = 65535  # of each new stream
         self._waiting: list[Stream] = []
+        self._shut: dict[Stream, None] = {}
         #: before the next header block: that our table is empty, where the other side has made it smaller (RFC 7541, 4.2)
         self._shrink = b""
 
@@ -97,6 +112,7 @@ class Sending:
         if ended:
             # Written out when their turn comes, since `_shrink` goes before whatever block is first.
             stream.tail = trailers or []
+            self._has_bare = self._has_bare or not stream.queue
         elif not size:
             return
         if not stream.is_waiting:
@@ -124,6 +140,8 @@ class Sending:
             waiting.sort(key=_rank)
         at = 0
         while at < len(waiting) and budget > 0:
+            if self.send_window <= 0 and not self._has_bare:
+                return
             stream = waiting[at]
             if stream.is_over:
                 stream.is_waiting = False
@@ -134,15 +152,28 @@ class Sending:
             if not stream.queue and stream.tail is None:
                 stream.is_waiting = False
                 del waiting[at]
+            elif stream.send_window <= 0:
+                del waiting[at]
+                self._shut[stream] = None
             elif not size:
-                at += 1  # its window is shut, or the connection's
+                at += 1  # the connection's window is shut
             elif stream.is_incremental and len(waiting) > 1:
                 # To the end of its class: others of the same urgency have their turn.
                 del waiting[at]
-                place = at
-                while place < len(waiting) and waiting[place].urgency <= stream.urgency:
-                    place += 1
-                waiting.insert(place, stream)
+                waiting.insert(bisect_right(waiting, stream.rank, at, key=_rank), stream)
+        if at >= len(waiting):
+            self._has_bare = False
+
+    def reopened(self, stream: Stream) -> None:
+        """One whose window is open again waits for its turn."""
+        if stream.send_window > 0 and stream in self._shut:
+            del self._shut[stream]
+            self._waiting.append(stream)
+
+    def reopen(self) -> None:
+        """SETTINGS have changed all windows."""
+        for stream in list(self._shut):
+            self.reopened(stream)
 
     def _withdraw(self, stream: Stream) -> None:
         """A stream that is over waits for nothing, and nothing keeps it."""
@@ -150,7 +181,10 @@ class Sending:
         stream.queued = 0
         stream.tail = None
         if stream.is_waiting:
-            if self._is_pumping:
+            if stream in self._shut:
+                stream.is_waiting = False
+                del self._shut[stream]
+            elif self._is_pumping:
                 self._has_stale = True
             else:
                 stream.is_waiting = False
@@ -181,7 +215,11 @@ class Sending:
         stream.queued -= size
         self.send_window -= size
         stream.send_window -= size
-        self.sent_frames += 1
+        if size >= TINY or not queue:
+            self.sent_frames += 1
+        elif self._budgets.tiny.take():
+            self.sent_frames += 1
+            self.tiny_frames += 1
         last = not queue and stream.tail == []
         self.out.append(wire.frame_head(wire.DATA, wire.END_STREAM if last else 0, stream.id, size) + data)
         if last:
@@ -220,7 +258,3 @@ def _append(queue: deque[bytes | bytearray], data: bytes) -> None:
         last += data
     else:
         queue[-1] = bytearray(last) + data
-
-
-def _rank(stream: Stream) -> int:
-    return stream.urgency

@@ -246,7 +246,8 @@ class H2ServerConnection(LeavingConnection):
         if last is not fields or last_ended is not ended or fields is None:
             size = sum(len(name) + len(value) + 4 for name, value in fields or ())
             head = None
-        self.deadline = NEVER
+        if not self.is_stalled:  # else `write` goes on: who reads nothing may not put that off by asking for more
+            self.deadline = NEVER
         try:
             if head is None:
                 head = self._read(fields, ended, size)
@@ -273,6 +274,8 @@ class H2ServerConnection(LeavingConnection):
     def _read(self, fields: list[Pair] | None, ended: bool, size: int) -> H2RequestHead:
         """The head that a header list is; it is remembered, since it is often met again."""
         if fields is None:
+            if self.codec.crossed == b":path":
+                raise ProtocolViolation(414, "a :path beyond limits.header_size", reason="too_large")
             raise ProtocolViolation(431, "a header section beyond limits.header_size", reason="too_large")
         if len(fields) > self.site.rules.header_count + 5:
             raise ProtocolViolation(431, "more fields than limits.header_count", reason="too_large")
@@ -350,8 +353,19 @@ class H2ServerConnection(LeavingConnection):
     # -- ends
 
     def cut(self, reason: str) -> None:
-        """Now, whatever is under way."""
+        """Now, whatever is under way. Who reads is told: GOAWAY, and for each stream that it has ended."""
+        is_told = reason == "killed" and not (self.is_stalled or self.is_ending or self.is_lost)
+        if is_told:
+            for stream in list(self.codec.streams.values()):
+                is_tunnel = isinstance(
+                    stream.owner, BridgedConnection
+                )  # where CANCEL stands for TCP's reset (RFC 8441, 5)
+                self.codec.reset(stream, wire.CANCEL if is_tunnel else wire.INTERNAL_ERROR)
+            self.codec.go_away(True)  # behind them: the h2 library looks at nothing that follows
         self._end_requests(reason)
+        if is_told:
+            self._end()
+            return
         self.is_ending = True
         self.transport.abortConnection()
 

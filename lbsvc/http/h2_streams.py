@@ -13,6 +13,8 @@ from lbsvc.http.h2_hpack import Pair
 
 #: By RFC 9218, 4.1, what is not said otherwise.
 URGENCY = 3
+#: Behind the numbers of all streams: the place of those that share.
+_SHARED = (1 << 32) - 1
 
 
 class Stream:
@@ -30,10 +32,10 @@ class Stream:
         "owner",
         "queue",
         "queued",
+        "rank",
         "receive_window",
         "send_window",
         "tail",
-        "urgency",
     )
 
     def __init__(self, number: int, send_window: int, receive_window: int) -> None:
@@ -50,9 +52,15 @@ class Stream:
         self.has_ended_in = False  # the other side has
         self.has_ended_out = False  # we have, in frames that are on their way
         self.is_over = False  # both have, or it was reset
-        self.is_waiting = False  # it is in the round of those that have something to send
-        self.urgency = URGENCY
+        self.is_waiting = False  # it has something to send, and the codec knows it
         self.is_incremental = True  # shares with others of its urgency, unless its client says otherwise
+        #: who sends first: the urgent, of these who comes one after the other, by number, then who shares (RFC 9218, 10)
+        self.rank = URGENCY << 32 | _SHARED
+
+    @property
+    def urgency(self) -> int:
+        """0, the most urgent, to 7."""
+        return self.rank >> 32
 
     def __repr__(self) -> str:
         return f"<Stream {self.id}{', over' if self.is_over else ''}, {self.queued} queued>"
@@ -92,4 +100,5 @@ def prioritize(stream: Stream, value: bytes) -> None:
             urgency = int(said)
         elif name == b"i":
             is_incremental = said in (b"", b"?1")
-    stream.urgency, stream.is_incremental = urgency, is_incremental
+    stream.is_incremental = is_incremental
+    stream.rank = urgency << 32 | (_SHARED if is_incremental else stream.id)

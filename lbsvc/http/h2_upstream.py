@@ -251,7 +251,13 @@ class UpstreamStream:
         if is_ours:
             self.lost(Outcome.PROTOCOL, "a stream against the rules of HTTP/2")
             return
-        if code == wire.REFUSED_STREAM and not self.has_head:
+        if code == wire.HTTP_1_1_REQUIRED and not self.has_head:
+            # It has not answered because of how it was asked: that is not "looked at", whatever the method.
+            self.is_unseen = True
+            if not self.backend.multiplexed.downgrade():
+                self.lost(Outcome.PROTOCOL, "it wants HTTP/1.1, which is not spoken to it here")
+                return
+        elif code == wire.REFUSED_STREAM and not self.has_head:
             self.is_unseen = True
         elif exchange is not None:
             exchange.was_kept_connection = False  # the backend lives, and has looked at it: this was a try

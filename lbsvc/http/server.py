@@ -63,6 +63,8 @@ class ServerConnection(PrefacedConnection):
             self.arrival = arrival
             if arrival.is_secure:
                 self.scheme = b"https"
+            if arrival.tls is not None:
+                self._is_new = False  # over TLS it is ALPN that agrees on HTTP/2, and nothing else (RFC 9113, 3.3)
             if site.asks_certificates:
                 self.identity_lines = certificate_lines(arrival, True)
                 self._known = fields_of(self.identity_lines, site.rules)

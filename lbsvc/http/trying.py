@@ -127,6 +127,7 @@ class Trying(Outgoing):
             self.upstreams.pool.queue.leave(ticket)
         self._limit_try(None)
         self.begin(lease)
+        self.went_late()
         return True
 
     def _take_turn(self) -> bool:
@@ -144,7 +145,13 @@ class Trying(Outgoing):
         self.placed_at = self.site.seconds()
         self._limit_try(None)
         self.begin(lease)
+        self.went_late()
         return True
+
+    def went_late(self) -> None:
+        """A first try that has waited may have gone out by now: its backend's time has begun then, not with the request."""
+        if self.tried_at == self.began:
+            self.tried_at = self.site.seconds()
 
     def open(self) -> None:
         """Dial; meanwhile the client's body waits in its socket."""
@@ -153,7 +160,7 @@ class Trying(Outgoing):
         self.was_kept_connection = False
         multiplexed = lease.backend.multiplexed
         if self.head.upgrade and multiplexed is not None and multiplexed.must:
-            self.refuse(501, "upstream_protocol", "an upgrade, and its backend speaks HTTP/2 alone")
+            self.refuse(501, "upstream_protocol", "an upgrade, and it speaks HTTP/2 alone")
             return
         if not self.request_ended:
             self.connection.pause_request()
@@ -202,7 +209,8 @@ class Trying(Outgoing):
             self.failures = (*self.failures, (lease.backend.name, word))
             self.refuse(REASONS[word], "retry_budget")
             return
-        self.refuse(REASONS[word], word)
+        # It has not looked at the request, and says why: another version of HTTP is wanted (h2_upstream.py).
+        self.refuse(REASONS[word], word, detail if outcome is Outcome.PROTOCOL and not sent else "")
 
     def is_tried_again(self, head: ResponseHead, ended: bool, word: str = "") -> bool:
         """Whether an answer with this status is dropped, and the request tried once more instead (`retry.when`).

@@ -2,7 +2,8 @@
 
 Promises: not ready at once; after `delay` listeners stop accepting, what waits in their accept queues having been
 accepted; idle connections close, busy ones after their answer; tcp may go on; what is left `drain_timeout` after the delay
-is cut. `force`, at any time, skips every wait that is left. It ends whatever happens on the way: what fails is logged, and
+is cut, and who can be told so (HTTP/2) has FAREWELL to close. `force`, at any time, skips every wait that is left. It ends
+whatever happens on the way: what fails is logged, and
 the next step is taken. Called by app.py when the service stops; written out here, since a MultiService stops its children
 all at once and waits for none. Seconds of a monotonic clock.
 """
@@ -18,6 +19,8 @@ from twisted.logger import Logger
 
 #: How often we look whether the last connection has gone, in seconds.
 LOOK: Final = 0.05
+#: How long those may take to close that were told that they are cut (HTTP/2), in seconds.
+FAREWELL: Final = 1.0
 
 
 class Closable(Protocol):
@@ -121,5 +124,16 @@ class Drain:
         if left:
             self._try(lambda: self._emit(f"cutting {left} connections that are left"))
         self._try(*(site.abort for site in self._sites))
+        self._deadline = self._clock.seconds() + FAREWELL
         # Aborted transports are lost in the next turn of the reactor; then nothing of theirs is left.
-        self._clock.callLater(0, self._done.callback, None)
+        self._later(0.0, self._take_leave)
+
+    def _take_leave(self) -> None:
+        """Who was told that it is cut closes: if we did so first, what it has on its way would destroy what it is told."""
+        if not self._count_open():
+            self._done.callback(None)
+        elif not self._is_forced and (rest := self._deadline - self._clock.seconds()) > 0:
+            self._later(min(LOOK, rest), self._take_leave)
+        else:
+            self._try(*(site.abort for site in self._sites))
+            self._clock.callLater(0, self._done.callback, None)

@@ -145,7 +145,7 @@ class BackendAddressTests(TestCase):
             "h2c://": 'needs a host, as in 10.0.0.1:8001 (got "h2c://")',
             "h2c://h/x": 'cannot have a path or query: requests keep their own (got "h2c://h/x")',
             "h2://h:1": "must be host:port, http://host:port, https://host:port, h2c://host:port or unix:PATH "
-            '(got "h2://h:1")',
+            '(got "h2://h:1"; did you mean h2c://? HTTP/2 over TLS is https:// with protocol: h2)',
         }.items():
             found = mistakes(f"{LISTENER}pools:\n  p:\n    backends: ['{text}']\n")
             self.assertEqual(found, [f"7:16: pools.p.backends[0]: {message}"], text)

@@ -143,7 +143,7 @@ class OptionTests(TestCase):
                 '--backends: needs a host, as in 10.0.0.1:8001 (got "")',
                 "--backends: is the same address as backends[1]",
                 "--backends: must be host:port, http://host:port, https://host:port, h2c://host:port or unix:PATH "
-                '(got "h2://z")',
+                '(got "h2://z"; did you mean h2c://? HTTP/2 over TLS is https:// with protocol: h2)',
                 f'--algorithm: must be {names} (got "foo")',
             ],
         )

@@ -169,6 +169,8 @@ class SecuredTests(CertificateCase):
         self.assertEqual(self.notes(self.text(LISTENER, "'a:1', http://b, unix:c", "{}")), [note])
         self.assertEqual(self.notes(self.text(LISTENER, "'a:1', https://b", "{}")), [])
         self.assertEqual(self.notes(self.text(TCP, "'a:1'", "{}")), [])
+        self.assertEqual(self.notes(self.text(BOTH, "http://a, http://b", "{}")), [note])
+        self.assertEqual(self.notes(self.text(BOTH, "https://a, http://b", "{}")), [])
         unused = "listeners: {web: {bind: 80, routes: [{deny: 403}]}}\n"
         self.assertEqual(self.notes(self.text(unused, "'a:1'", "{}")), [note])
 

@@ -33,22 +33,13 @@ class PoolTests(TestCase):
         self.assertEqual(pool("connections: {max_requests: null, max_lifetime: off}").connections, KeptConnections())
 
     def test_protocols(self) -> None:
-        """How https:// backends are spoken to; where there is none the key does nothing, which is said."""
+        """How https:// backends are spoken to: one of three words."""
         self.assertEqual(pool("").protocol, "http/1.1")
         for value in ("http/1.1", "auto", "h2"):
             self.assertEqual(pool(f"protocol: {value}").protocol, value)
         for value in ("off", "H2", "h2c", "2", "null"):
             (found,) = pool_mistakes(f"protocol: {value}")
             self.assertIn("8:5: pools.p.protocol: must be http/1.1, auto or h2", found)
-        for value, backend, is_noted in (
-            ("h2", "https://h", False),
-            ("h2", "'h:1'", True),
-            ("auto", "h2c://h", True),
-            ("http/1.1", "'h:1'", False),
-        ):
-            text = f"{LISTENER}pools:\n  p:\n    backends: [{backend}]\n    protocol: {value}\n"
-            note = "pools.p.protocol: does nothing: no backend is https://"
-            self.assertEqual(any(each.endswith(note) for each in load(text).notes), is_noted, text)
 
     def test_notes(self) -> None:
         """What the reference has on acts: there is nothing to say of a pool that leaves it out."""

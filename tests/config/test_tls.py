@@ -152,8 +152,7 @@ class KeyTests(ListenerTlsCase):
             self.assertEqual(self.tls(f"{{certificates: {{{self.pair}}}, alpn: {written}}}").alpn, alpn, written)
         self.assert_wrong(
             f"{{certificates: {{{self.pair}}}, alpn: [h2, http/2, 'a b', 5]}}",
-            "5:69: T.alpn[1]: must be h2, http/1.1 or http/1.0 where protocol is http "
-            '(got "http/2"; did you mean http/1.1?)',
+            '5:69: T.alpn[1]: must be h2, http/1.1 or http/1.0 where protocol is http (got "http/2"; did you mean h2?)',
             '5:77: T.alpn[2]: must be the name of a protocol, such as http/1.1 (got "a b")',
             "5:84: T.alpn[3]: must be text: quote it (got 5)",
         )

@@ -197,6 +197,17 @@ class H2Client(End):
         made: bytes = HeadersFrame(number, self._encoder.encode(fields), flags=flags).serialize()
         return made
 
+    def headers_in_pieces(self, fields: Fields) -> bytes:
+        """The frames of a header section that is too long for one, for a new stream that it ends."""
+        whole = self.headers(fields)
+        block, number = whole[9:], self.last
+        pieces = [block[at : at + 16384] for at in range(0, len(block), 16384)]
+        wire: bytes = HeadersFrame(number, pieces[0], flags=["END_STREAM"]).serialize()
+        for piece in pieces[1:]:
+            flags = ["END_HEADERS"] if piece is pieces[-1] else []
+            wire += ContinuationFrame(number, piece, flags=flags).serialize()
+        return wire
+
     def request(self, fields: Fields | None = None, ended: bool = True) -> Said:
         """Send one; what comes on its stream."""
         self.send(self.headers(head() if fields is None else fields, ended))

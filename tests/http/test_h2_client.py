@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from lbsvc.core.policies import RetryPolicy, UpstreamTimeouts
+from lbsvc.http.h2_frames import PROTOCOL_ERROR
 from lbsvc.http.mirroring import Mirroring
 from tests.http.h2_backends import CANCEL, CHUNKED, GET, POST, H2Backend, H2RoadCase
 from tests.http.road import REFUSED, without_collector
@@ -81,6 +82,37 @@ class RequestTests(H2RoadCase):
         client.send(GET)
         self.backend(road).head(1, 200, True)
         self.assertEqual(client.answer(b"GET").body, b"")
+
+    def test_trailers_behind_no_body(self) -> None:
+        """Trailers that end an answer to HEAD, a 204 or a 304 end it: they are dropped, and it is told once."""
+        for method, status in ((b"HEAD", 200), (b"GET", 204), (b"GET", 304)):
+            road = self.h2_road()
+            client = road.client()
+            client.send(GET.replace(b"GET", method))
+            backend = self.backend(road)
+            backend.head(1, status, False, [(b"trailer", b"x-sum")])
+            self.assertEqual(client.take(), b"")  # it is not whole
+            backend.connection.send_headers(1, [(b"x-sum", b"0")], end_stream=True)
+            backend.go()
+            answer = client.answer(method)
+            self.assertEqual((answer.status, answer.body, answer.trailers), (status, b"", b""))
+            self.assertEqual((road.records[0].reason, backend.resets()), ("ok", []))
+
+    def test_body_where_none_may_be(self) -> None:
+        """DATA behind a HEAD, a 204 or a 304 is nonsense: 502, and only that stream is reset."""
+        for method, status in ((b"HEAD", 200), (b"GET", 204), (b"GET", 304)):
+            road = self.h2_road(pool={"retry": RetryPolicy(attempts=1)})
+            client, other = road.client(), road.client()
+            client.send(GET.replace(b"GET", method))
+            other.send(GET)
+            backend = self.backend(road)
+            backend.head(1, status)
+            backend.end.send(b"\0\0\1\0\1\0\0\0\1x")
+            backend.go()
+            self.assertEqual(client.answer(method).status, 502)
+            self.assertEqual(backend.resets(), [(1, PROTOCOL_ERROR)])
+            backend.answer(3)
+            self.assertEqual(other.answer(b"GET").status, 200)
 
     def test_bodies(self) -> None:
         """Sized and chunked bodies arrive unframed, also in pieces, and trailers as trailers."""

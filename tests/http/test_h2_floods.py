@@ -40,6 +40,7 @@ def continuation(size: int) -> Iterator[bytes]:
 
 def refused() -> Iterator[bytes]:
     """Streams beyond the concurrency, which is reached."""
+    yield wire.frame(wire.SETTINGS, wire.ACK, 0)
     yield from (head(number, False) for number in range(3, 201, 2))
     yield from (head(number, False) for number in count(201, 2))
 
@@ -56,7 +57,8 @@ FLOODS: list[tuple[str, Iterator[bytes], float]] = [
     ("reset by PRIORITY", on_each(head, lambda number: wire.frame(2, 0, number, bytes(4))), 2 * RESETS),
     ("reset by DATA behind the end", on_each(head, lambda number: data(number, b"x")), 2 * RESETS),
     ("reset by HEADERS behind the end", on_each(head, head), 2 * RESETS),
-    ("refused streams", refused(), 99 + RESETS),
+    ("refused streams", refused(), 100 + RESETS),
+    ("refused streams, SETTINGS unacknowledged", on_each(lambda number: head(number, False)), 100 + CONTROL),
     ("PING (CVE-2019-9512)", always(wire.frame(wire.PING, 0, 0, bytes(8))), CONTROL),
     ("answers to no PING", always(wire.frame(wire.PING, wire.ACK, 0, bytes(8))), CONTROL),
     ("SETTINGS (CVE-2019-9515)", always(wire.settings({})), CONTROL),
@@ -147,6 +149,13 @@ class FloodTests(TestCase):
 
 
 class LawfulTests(TestCase):
+    def test_eager_client(self) -> None:
+        """A client that begins more streams than it may, before it can have read how many, is refused those, and goes on."""
+        heard = Heard().greet()
+        self.assertEqual(heard.feed(*(head(number, False) for number in range(1, 1001, 2))), "RST 7")
+        self.assertEqual(heard.feed(wire.frame(wire.SETTINGS, wire.ACK, 0)), "RST 7")
+        self.assertEqual(len(heard.codec.streams), 100)
+
     def test_busy_client(self) -> None:
         """Ten thousand requests at once, each with a WINDOW_UPDATE and a PING of its client, are no flood."""
         heard = Heard().greet()

@@ -76,6 +76,21 @@ class PressureTests(RoadCase):
                 self.assertFalse(client.is_open)
                 self.assertEqual([record.reason for record in road.records], ["client_timeout"])
 
+    def test_asking_on(self) -> None:
+        """A client that reads nothing does not put `write` off by asking for more."""
+        road = self.road(listener=timeouts(write=2.0), kernel=4096)
+        client = H2Client(road, window=8 * MIB)
+        client.give(0, 8 * MIB)
+        client.request()
+        road.upstream().send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % MIB)
+        client.stop_reading()
+        road.upstream().transport.write(b"x" * MIB)
+        for _ in range(5):
+            road.run(1)
+            if client.is_open:
+                client.request()
+        self.assertFalse(client.is_open)
+
     def test_unread_windows(self) -> None:
         """A stream whose window stays shut is reset with CANCEL after `write`, and its neighbours go on."""
         road = self.road(listener=timeouts(write=2.0))

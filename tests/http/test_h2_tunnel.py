@@ -282,13 +282,14 @@ class TunnelTests(BridgeCase):
         self.assertTrue(client.end.was_finished)
 
     def test_kill(self) -> None:
-        """The drain's end cuts it."""
+        """The drain's end cuts it: its client gets the reset of its stream, and the connection ends in order."""
         road = self.road()
-        client, _, upstream = self.joined(road)
+        client, number, upstream = self.joined(road)
         road.site.drain()
         road.site.abort()
         road.run()
-        self.assertEqual((client.end.is_open, upstream.was_reset), (False, True))
+        self.assertIn(rst_stream(number, CANCEL), client.end.take())
+        self.assertTrue(client.end.was_finished and upstream.was_reset)
         self.assertEqual(road.records[0].reason, "killed")
         self.assertEqual(sum(road.backends[0].failures.values()), 0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,9 @@ from typing import Any
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # our processes are started beside its threads
 
 import grpc
+import h2.config
+import h2.connection
+import h2.events
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from tests.integration.cases import ProcessTestCase
@@ -183,6 +187,47 @@ class EndingTests(GrpcCase):
         error = self.failure(lambda: self.channel(port).unary_unary("/no/Echo")(b"", timeout=DEADLINE))
         self.assertEqual(error.code(), grpc.StatusCode.UNIMPLEMENTED)
         self.assertEqual([line["grpc_status"] for line in self.logged(balancer, 2)], [14, 12])
+
+    def test_backend_is_lost(self) -> None:
+        """A backend that is gone in the middle of its answer, even of a message: UNAVAILABLE, as without us between."""
+        for half in (b"", b"\0\0\0", b"\0\0\0\0\5he"):
+            port = self.dying(b"\0\0\0\0\2hi" + half)
+            balancer, front = self.serve(f"h2c://127.0.0.1:{port}")
+            call = self.channel(front).unary_stream("/t.T/Count")(b"", timeout=DEADLINE)
+            self.assertEqual(next(call), b"hi")
+            error: Any = self.failure(lambda call=call: next(call))
+            self.assertEqual(error.code(), grpc.StatusCode.UNAVAILABLE)
+            self.assertTrue(error.details().startswith("upstream_reset: "), error.details())
+            (line,) = self.logged(balancer, 1)
+            self.assertEqual((line["status"], line["reason"], line["grpc_status"]), (200, "upstream_reset", 14))
+            self.assertEqual(balancer.metric("lbsvc_grpc_requests_total", grpc_status="14"), 1)
+            balancer.stop()
+
+    def dying(self, body: bytes) -> int:
+        """The port of a backend that begins to answer its first call with this, and then resets its connection."""
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listening.close)
+
+        def serve() -> None:
+            connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+            connection.initiate_connection()
+            accepted, _ = listening.accept()
+            with accepted:
+                accepted.settimeout(DEADLINE)
+                while True:
+                    accepted.sendall(connection.data_to_send())
+                    events = connection.receive_data(accepted.recv(65536))
+                    asked = [each.stream_id for each in events if isinstance(each, h2.events.RequestReceived)]
+                    if asked:
+                        break
+                connection.send_headers(asked[0], [(":status", "200"), ("content-type", "application/grpc")])
+                connection.send_data(asked[0], body)
+                accepted.sendall(connection.data_to_send())
+
+        serving = threading.Thread(target=serve, daemon=True)
+        serving.start()
+        self.addCleanup(serving.join, DEADLINE)
+        return int(listening.getsockname()[1])
 
     def test_deadline(self) -> None:
         """A call that takes longer than its client allows ends everywhere."""

@@ -18,6 +18,7 @@ class Stop:
         self.told: list[tuple[float, str]] = []
         self.said: list[str] = []
         self.fault: str | None = None
+        self.stays = False  # what is cut is there until it closes
         self.drain = Drain(self.clock, delay, timeout, [self], [Site(self)], self.count, self.emit, self.closing)
         self.done: list[float] = []
 
@@ -59,7 +60,8 @@ class Site:
 
     def abort(self) -> None:
         self.stop.tell("abort")
-        self.stop.left = 0
+        if not self.stop.stays:
+            self.stop.left = 0
 
 
 class DrainTests(TestCase):
@@ -139,10 +141,35 @@ class DrainTests(TestCase):
             stop = Stop(delay=1, timeout=2, left=1)
             stop.fault = fault
             stop.run()
-            stop.turn(4)
-            self.assertEqual([what for _, what in stop.told], ["closing", "close", "drain", "abort"])
+            stop.turn(5)
+            told = ["closing", "close", "drain", *["abort"] * (2 if fault == "abort" else 1)]
+            self.assertEqual([what for _, what in stop.told], told)
             self.assertEqual(len(stop.done), 1)
             self.assertTrue(self.flushLoggedErrors(ZeroDivisionError))
+
+    def test_farewell(self) -> None:
+        """Those that were told that they are cut have a second to close, and are waited for no longer than they take."""
+        for closes in (True, False):
+            stop = Stop(timeout=0, left=2)
+            stop.stays = True
+            stop.run()
+            stop.turn(0.5)
+            self.assertEqual(stop.done, [])
+            if closes:
+                stop.left = 0
+            stop.turn(0.7)
+            self.assertApproximates(stop.done[0], 0.55 if closes else 1.0, 0.06)
+            self.assertEqual([what for _, what in stop.told].count("abort"), 1 if closes else 2)
+
+    def test_forced_farewell(self) -> None:
+        """Told again to stop, it does not wait for them."""
+        stop = Stop(timeout=0, left=2)
+        stop.stays = True
+        stop.run()
+        stop.turn(0.2)
+        stop.drain.force()
+        stop.clock.advance(0)
+        self.assertEqual(len(stop.done), 1)
 
     def test_no_time_at_all(self) -> None:
         """A `drain_timeout` of nothing cuts at once."""
