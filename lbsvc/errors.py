@@ -89,3 +89,7 @@ class SystemRefusal(LbsvcError):
     def __init__(self, mistakes: list[Mistake]) -> None:
         super().__init__("\n".join(map(str, mistakes)))
         self.mistakes = mistakes
+
+
+class Stopping(SystemRefusal):
+    """Nothing is changed any more: the service stops."""

@@ -1,45 +1,37 @@
-"""The listeners of a configuration, each with its site, its books and, where it has them, its certificates.
+"""The listeners of the service: those in force, and those that are no more and still have connections.
 
-Promises: everything that one listener needs is made here and wired to each other, in the order of the configuration; what
-is to be drained, counted or closed stands in one list of each kind. Certificates are looked at every `reload_interval`.
-Called by app.py. TLS and PROXY headers need our own reactor (net/reactor.py), since OpenSSL speaks on the socket itself.
+Promises: what is to be drained, counted or closed stands in one list of each kind, also what is of listeners that leave. The
+start makes them one by one (`make`, then their sockets, then `start`); afterwards `prepare` gives a plan for other settings,
+which is committed or abandoned in the same turn (relistening.py). Called by app.py and reloading.py.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Iterable
+from types import MappingProxyType
+from typing import Any
 
-from twisted.internet.task import LoopingCall
-from twisted.python import log
-
-from lbsvc.config.certificates import CertificateFault
-from lbsvc.config.schema import ListenerSettings, ListenerTls
+from lbsvc.config.schema import ListenerSettings, Settings
 from lbsvc.core.books import ListenerBooks
-from lbsvc.core.networks import Networks
-from lbsvc.errors import Mistake, SystemRefusal
-from lbsvc.http.h2_server import H2ServerConnection
 from lbsvc.http.mirroring import Mirroring
-from lbsvc.http.server import ServerConnection
 from lbsvc.http.site import AccessLog, HttpSite, RequestIds
-from lbsvc.http.surplus import SurplusConnection
+from lbsvc.leaving import Leaving
 from lbsvc.net.deadlines import Deadlines
 from lbsvc.net.entrance import Entrance
-from lbsvc.net.listener import Connect, Descriptors, Listener
-from lbsvc.net.relay import Relay
+from lbsvc.net.listener import Descriptors, Listener
 from lbsvc.net.relaysite import StreamSite
-from lbsvc.net.server_tls import ServerTls
+from lbsvc.net.sockets import opener
+from lbsvc.net.systemd import Passed
 from lbsvc.pools import Pools
-from lbsvc.routing import TableBuilder
-from lbsvc.streamrouting import stream_site
+from lbsvc.relistening import ListenersPlan
+from lbsvc.serving import Served, Surroundings, prepare_entrance
 
-#: Where files are not looked at, dates are, and ticket keys changed when they are old: each so many seconds.
-HOURLY: Final = 3600.0
+_NOTHING: Passed = MappingProxyType({})
 
 
 class Listeners:
-    """All of them."""
+    """All of them. `passed` are sockets that systemd has passed, by name: they stay open as long as the process lives."""
 
     def __init__(
         self,
@@ -51,130 +43,85 @@ class Listeners:
         ids: RequestIds,
         wall: Callable[[], float],
         emit: Callable[..., None],
+        passed: Passed = _NOTHING,
     ) -> None:
-        self._reactor = reactor
-        self._deadlines = deadlines
-        self._descriptors = descriptors
-        self._pools = pools
-        self._dice = dice
-        self._ids = ids
-        self._wall = wall
-        self._emit = emit
-        self.books: list[ListenerBooks] = []
-        self.listeners: list[Listener] = []
-        self.sites: list[HttpSite | StreamSite | Entrance] = []
-        self.mirrors: list[Mirroring] = []
-        #: one for each listener that has certificates
-        self._looks: list[LoopingCall] = []
+        self._around = Surroundings(reactor, deadlines, descriptors, pools, dice, ids, wall, emit, opener(passed))
+        #: by name, in the order of the configuration
+        self.served: dict[str, Served] = {}
+        self._leaving = Leaving(reactor, emit)
 
-    def make(self, settings: ListenerSettings, log: AccessLog | None) -> None:
+    # -- the start
+
+    def make(self, settings: ListenerSettings, log: AccessLog | None = None) -> None:
         """One listener; raises SystemRefusal where it cannot be had."""
+        if log is not None:
+            self.log = log
+        certificates = prepare_entrance(self._around, settings, None)
         books = ListenerBooks(settings.name, settings.protocol)
-        site: HttpSite | StreamSite
-        if settings.protocol == "http":
-            site, connect, surplus = self._http(settings, books, log)
-        else:
-            site, connect, surplus = self._tcp(settings, books, log)
-        listener = Listener(settings, books, self._reactor, self._descriptors, connect, surplus)
-        site.on_open, site.on_close = listener.connected, listener.lost
-        self.books.append(books)
-        self.sites.append(site)
-        self.listeners.append(listener)
-        if settings.tls is not None or settings.proxy_protocol:
-            self._make_entrance(settings, listener, log)
-
-    def _http(
-        self, settings: ListenerSettings, books: ListenerBooks, log: AccessLog | None
-    ) -> tuple[HttpSite, Connect, Connect | None]:
-        builder = TableBuilder(settings, books, self._pools.upstreams, self._dice)
-        site = HttpSite(
-            settings,
-            builder.build(),
-            books,
-            self._reactor,
-            self._deadlines,
-            self._wall,
-            self._ids,
-            log,
-            self._dice,
-        )
-        self.mirrors += builder.mirrors
-        return (
-            site,
-            lambda peer, arrival: (
-                H2ServerConnection(site, peer, arrival)
-                if arrival is not None and arrival.alpn == b"h2"
-                else ServerConnection(site, peer, arrival)
-            ),
-            lambda peer, arrival: (
-                H2ServerConnection(site, peer, arrival)
-                if arrival is not None and arrival.alpn == b"h2"
-                else SurplusConnection(site, peer, arrival)
-            ),
-        )
-
-    def _tcp(
-        self, settings: ListenerSettings, books: ListenerBooks, log: AccessLog | None
-    ) -> tuple[StreamSite, Connect, Connect | None]:
-        site = stream_site(
-            settings,
-            self._pools.upstreams,
-            self._pools.ahead,
-            books,
-            self._reactor,
-            self._deadlines,
-            self._wall,
-            self._dice,
-            self._ids.make,
-            log,
-        )
-        return site, lambda peer, arrival: Relay(site, peer, arrival).downstream, None
-
-    def _make_entrance(self, settings: ListenerSettings, listener: Listener, log: AccessLog | None) -> None:
-        """What comes before the first byte of the road: PROXY header, TLS."""
-        key = f"listeners.{settings.name}.{'tls' if settings.tls is not None else 'proxy_protocol'}"
-        if not hasattr(self._reactor, "replace"):
-            raise SystemRefusal([Mistake("", 0, 0, key, "needs lbsvc's own reactor: leave --reactor out")])
-        proxies = Networks(settings.trusted_proxies) if settings.proxy_protocol else None
-        tls = self._make_tls(settings.tls, settings.name, listener.books, key) if settings.tls is not None else None
-        entrance = Entrance(
-            listener, proxies, tls, self._reactor, self._deadlines, self._wall, self._ids.make, log, self._emit
-        )
-        listener.openLean = entrance.open
-        self.sites.append(entrance)
-
-    def _make_tls(self, settings: ListenerTls, name: str, books: ListenerBooks, key: str) -> ServerTls:
-        def tell(level: str, event: str, message: str, **fields: Any) -> None:
-            self._emit(level, event, f"{name}: {message}", listener=name, **fields)
-
-        try:
-            tls = ServerTls(settings, self._wall, tell)
-        except CertificateFault as fault:
-            # They were there when the configuration was read.
-            raise SystemRefusal([Mistake("", 0, 0, key, str(fault))]) from None
-        books.certificates = lambda: tls.expiries
-        books.certificate_reloads = tls.reloads
-        look = LoopingCall(self._look, tls)
-        look.clock = self._reactor
-        look.interval = settings.reload_interval or HOURLY
-        self._looks.append(look)
-        return tls
-
-    @staticmethod
-    def _look(tls: ServerTls) -> None:
-        try:
-            tls.look()
-        except Exception:
-            log.err(None, "certificates could not be looked at")
+        self.served[settings.name] = Served(self._around, settings, books, certificates)
 
     def start(self) -> None:
         """Certificates are looked at from now on."""
-        for look in self._looks:
-            assert look.interval is not None
-            look.start(look.interval, now=True)
+        for served in self.served.values():
+            served.start()
 
     def stop(self) -> None:
         """No timer is left."""
-        for look in self._looks:
-            if look.running:
-                look.stop()
+        self._leaving.stop()
+        for served in self.served.values():
+            served.stop()
+
+    # -- at run time
+
+    @property
+    def log(self) -> AccessLog | None:
+        """The access log, for those that want one. To be set before `make`, or before the `commit` that it holds from."""
+        return self._around.log
+
+    @log.setter
+    def log(self, log: AccessLog | None) -> None:
+        self._around.log = log
+
+    def prepare(self, old: Settings, new: Settings) -> ListenersPlan:
+        """A way from the settings in force to others; raises SystemRefusal with every mistake, and nothing has changed."""
+        return ListenersPlan(self._around, self.served, self._leaving, old, new)
+
+    # -- as others see them
+
+    @property
+    def everyone(self) -> list[Served]:
+        """Those in force, and then those that leave."""
+        return [*self.served.values(), *self._leaving.everyone]
+
+    @property
+    def listeners(self) -> list[Listener]:
+        """Those that accept."""
+        return [served.listener for served in self.served.values()]
+
+    @property
+    def sites(self) -> list[HttpSite | StreamSite | Entrance]:
+        """All that have connections."""
+        return [site for served in self.everyone for site in served.sites]
+
+    @property
+    def mirrors(self) -> list[Mirroring]:
+        """All that may have copies under way."""
+        return list(self._around.mirrors)
+
+    @property
+    def books(self) -> list[ListenerBooks]:
+        """The books of each, of those that leave too, brought up to date: of two of one name those of the one in force."""
+        known = {pool.name for pool in self._around.pools.everyone}
+        found: dict[str, ListenerBooks] = {}
+        for served in self.everyone:
+            found.setdefault(served.name, served.books)
+            served.books.forget_routes(known)
+        for site in self.sites:
+            site.count()
+        return list(found.values())
+
+    @property
+    def open(self) -> int:
+        """Connections that a stop waits for: open ones, and those that have lost their client but not all their bytes."""
+        distinct: Iterable[ListenerBooks] = {id(served.books): served.books for served in self.everyone}.values()
+        return sum(books.open for books in distinct) + sum(site.flushing for site in self.sites)

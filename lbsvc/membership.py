@@ -1,14 +1,16 @@
 """Who is in a pool: the backends of the configuration, host names among them resolved to a member for each address.
 
-Promises: a member keeps its live object as long as its address stays; a name that never resolved stands in the pool as
-one member that is down, and holds the start up no longer than a check may take; the last good answer is kept
-(net/resolver.py). Called by app.py; tells the health checker who comes and goes, and the log of names' members.
+Promises: a member keeps its live object as long as its name and address stay, whatever else about it changes, and so does
+one that comes back while it is leaving; a name that never resolved stands in the pool as one member that is down, and holds
+the start up no longer than a check may take; the last good answer is kept (net/resolver.py). Whoever leaves takes nothing
+new, is not checked, and stands in `Pool.leaving` while it has work. Made by livepool.py; tells the health checker who comes
+and goes, and the log of what changes after the start.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final
 
@@ -18,6 +20,7 @@ from twisted.internet.interfaces import IDelayedCall
 from lbsvc.config.schema import BackendSettings, PoolSettings
 from lbsvc.core.backend import UNLIMITED, Backend
 from lbsvc.core.pool import Pool
+from lbsvc.http.pooling import close_kept
 from lbsvc.net.client_tls import UpstreamTls
 from lbsvc.net.prober import HealthChecker
 from lbsvc.net.proxyproto import local_header
@@ -36,6 +39,20 @@ def is_literal(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+class Place:
+    """What stands in the pool for one entry of the configuration."""
+
+    __slots__ = ("entry", "members", "speech", "watch")
+
+    def __init__(self, entry: BackendSettings) -> None:
+        self.entry = entry
+        self.members: list[Backend] = []
+        #: of a host name
+        self.watch: NameWatch | None = None
+        #: what decides how its members are spoken to
+        self.speech: tuple[object, ...] = ()
 
 
 class Membership:
@@ -60,48 +77,89 @@ class Membership:
         self._checker = checker
         self._lookup = lookup
         self._emit = emit
-        self._watches: list[NameWatch] = []
         self._timers: list[IDelayedCall] = []
-        #: what stands in the pool for each entry of the configuration, in its order
-        self._members: list[list[Backend]] = [[self._member(entry)] for entry in settings.backends]
+        #: in the order of the configuration
+        self._places: list[Place] = []
+        for entry in settings.backends:
+            place = Place(entry)
+            place.speech = self._speech(entry)
+            place.members = [self._member(entry)]
+            self._places.append(place)
+
+    @property
+    def members(self) -> list[Backend]:
+        """All of them."""
+        return [member for place in self._places for member in place.members]
+
+    # -- one member
 
     def _member(self, entry: BackendSettings, address: str | None = None) -> Backend:
-        """A live backend; `address` is one that the entry's name resolved to."""
+        """A live backend; `address` is one that the entry's name resolved to. One that is leaving is taken back."""
         if is_literal(entry.host):
             host, name = entry.host, entry.name
         else:
             host, name = address or "", entry.name if address is None else f"{entry.name}@{address}"
-        most = UNLIMITED if entry.max_connections is None else entry.max_connections
-        member = Backend(self.pool.name, name, entry.address, host, entry.port, entry.weight, entry.backup, most=most)
-        if entry.is_secure and self._tls is not None:
-            member.tls = self._tls.for_host(entry.host)
-        self._multiplex(member, entry)
-        if self.settings.proxy_protocol is not None:
-            member.greeting = local_header(self.settings.proxy_protocol)
+        member = self.pool.departures.find(name, entry.address, host)
+        if member is not None:
+            self.pool.departures.take_back(member)
+            member.health, member.last_check = "unknown", None  # nobody has looked meanwhile
+        else:
+            member = Backend(self.pool.name, name, entry.address, host, entry.port)
+        self._speak(member, entry)
+        self._set(member, entry)
+        member.effective = member.weight
         return member
+
+    def _set(self, member: Backend, entry: BackendSettings) -> None:
+        """What people say about it."""
+        weight, state = entry.weight, entry.state
+        for own in entry.members:
+            if own.name == member.name:
+                weight = weight if own.weight is None else own.weight
+                state = own.state or state
+        member.weight, member.backup, member.source, member.state = weight, entry.backup, entry.source, state
+        member.most = UNLIMITED if entry.max_connections is None else entry.max_connections
+        if self.pool.guard is None:
+            member.limit = member.most
+        else:
+            self.pool.guard.set_most(member)
+
+    def _speech(self, entry: BackendSettings) -> tuple[object, ...]:
+        """What decides how the members of an entry are spoken to: where it changes, they are spoken to anew."""
+        return (entry.is_secure, entry.is_h2c, self.settings.proxy_protocol, self._tls if entry.is_secure else None)
+
+    def _speak(self, member: Backend, entry: BackendSettings) -> None:
+        proxy_protocol = self.settings.proxy_protocol
+        member.tls = self._tls.for_host(entry.host) if entry.is_secure and self._tls is not None else None
+        member.greeting = local_header(proxy_protocol) if proxy_protocol is not None else b""
+        member.multiplexed = None
+        self._multiplex(member, entry)
+
+    # -- start and stop
 
     def start(self) -> list[Deferred[None]]:
         """Fill the pool and begin to resolve; gives what fires when each name has its first answer, or has had its time."""
-        for members in self._members:
-            self._check([member for member in members if member.host])
-        self.pool.set_members([member for members in self._members for member in members])
-        for place, entry in enumerate(self.settings.backends):
-            if not is_literal(entry.host):
-                watch = NameWatch(
-                    self._reactor,
-                    entry.host,
-                    self.settings.resolve,
-                    self._lookup,
-                    partial(self._resolved, place),
-                )
-                self._watches.append(watch)
-                watch.first_answer.addCallback(self._first_answer, place)
-                watch.start()
-        return [self._in_time(watch.first_answer) for watch in self._watches]
+        self._check(member for member in self.members if member.host)
+        self.pool.set_members(self.members)
+        watches = [self._watch(place) for place in self._places if not is_literal(place.entry.host)]
+        return [self._in_time(watch.first_answer) for watch in watches]
 
-    def _first_answer(self, result: None, place: int) -> None:
+    def _watch(self, place: Place) -> NameWatch:
+        """Resolve a name from now on."""
+        watch = NameWatch(
+            self._reactor, place.entry.host, self.settings.resolve, self._lookup, partial(self._resolved, place)
+        )
+        if place.watch is not None:
+            place.watch.stop()
+            watch.addresses = place.watch.addresses
+        place.watch = watch
+        watch.first_answer.addCallback(self._first_answer, place)
+        watch.start()
+        return watch
+
+    def _first_answer(self, result: None, place: Place) -> None:
         """Until now the name was nobody's fault. One that did not resolve is down from here on, and said to be."""
-        self._check([member for member in self._members[place] if not member.host])
+        self._check(member for member in place.members if not member.host)
 
     def _in_time(self, answer: Deferred[None]) -> Deferred[None]:
         """Fires with the answer, or when patience ends: a resolver may take a minute to say that it does not know."""
@@ -123,37 +181,120 @@ class Membership:
 
     def stop(self) -> None:
         """No lookup and no change from here on."""
-        for watch in self._watches:
-            watch.stop()
+        for place in self._places:
+            if place.watch is not None:
+                place.watch.stop()
         for timer in self._timers:
             if timer.active():
                 timer.cancel()
 
-    def _check(self, members: list[Backend]) -> None:
-        policy = self.settings.health_check
+    def _check(self, members: Iterable[Backend]) -> None:
+        """Have them checked, as the settings are now: not at all in maint, of which nothing is known then."""
+        settings = self.settings
+        policy = settings.health_check
         for member in members:
-            if policy is not None:
-                self._checker.add(self.pool, member, policy, self.settings.flapping)
-            else:
-                member.health = "up" if member.host else "down"
+            if member.state == "maint":
+                self._checker.remove(member)
+                member.health = "unknown"
+            elif policy is None:
+                self._checker.remove(member)
+                member.health, member.last_check = "up" if member.host else "down", None
+            elif not self._checker.revise(member, policy, settings.flapping):
+                self._checker.add(self.pool, member, policy, settings.flapping)
 
-    def _resolved(self, place: int, addresses: list[str]) -> None:
+    # -- changes
+
+    def apply(self, settings: PoolSettings, tls: UpstreamTls | None, patience: Callable[[str], float | None]) -> None:
+        """From now on these are the settings. `patience`: how long those that leave by an entry's name may go on.
+
+        The pool is sorted anew in any case: other things about it may have changed before.
+        """
+        before, self.settings, self._tls = self.settings, settings, tls
+        former = {(place.entry.name, place.entry.address): place for place in self._places}
+        places = []
+        added: list[Backend] = []
+        told: list[tuple[Backend, str]] = []
+        for entry in settings.backends:
+            place = former.pop((entry.name, entry.address), None)
+            if place is None:
+                place = Place(entry)
+                place.speech = self._speech(entry)
+                place.members = [self._member(entry)]
+                added += place.members
+            else:
+                told += self._revise(place, entry)
+            places.append(place)
+        self._places = places
+        self._check(
+            member
+            for place in places
+            for member in place.members
+            if member.host or (place.watch is not None and place.watch.first_answer.called)
+        )
+        gone = []
+        for place in former.values():
+            if place.watch is not None:
+                place.watch.stop()
+            gone += [(member, patience(place.entry.name)) for member in place.members]
+        self._change_members(gone)
+        for member, state in told:
+            self._tell("backend.state", member, f"{member.state} (was {state})", state=member.state)
+        for member, _ in gone:
+            going_on = f", {member.active} in flight" if member.active else ""
+            self._tell("backend.removed", member, f"removed{going_on}", active=member.active)
+        for member in added:
+            self._tell("backend.added", member, f"added ({member.address})", source=member.source)
+        for place in places:
+            if not is_literal(place.entry.host) and (place.watch is None or before.resolve != settings.resolve):
+                self._watch(place)
+
+    def _revise(self, place: Place, entry: BackendSettings) -> list[tuple[Backend, str]]:
+        """Bring the members of an entry up to date; who has another state now, and which it had."""
+        place.entry = entry
+        speech = self._speech(entry)
+        is_anew, place.speech = speech != place.speech, speech
+        changed = []
+        for member in place.members:
+            state = member.state
+            self._set(member, entry)
+            if member.state != state:
+                changed.append((member, state))
+            if is_anew or (member.state == "maint" and state != "maint"):
+                close_kept(member)
+            if is_anew:
+                self._speak(member, entry)
+        return changed
+
+    def _change_members(self, gone: Iterable[tuple[Backend, float | None]]) -> None:
+        """The pool hears who its members are now; those that are gone may finish what they have."""
+        gone = list(gone)
+        for member, _ in gone:
+            self._checker.remove(member)
+            member.is_leaving = True
+            close_kept(member)
+        members = self.members
+        if tuple(members) == self.pool.backends:
+            self.pool.refresh()
+        else:
+            self.pool.set_members(members)
+        for member, seconds in gone:
+            self.pool.departures.begin(member, seconds)
+
+    def _resolved(self, place: Place, addresses: list[str]) -> None:
         """A name has got other addresses."""
-        entry = self.settings.backends[place]
-        former = {member.host: member for member in self._members[place]}
+        entry = place.entry
+        former = {member.host: member for member in place.members}
         members = [former.pop(address) if address in former else self._member(entry, address) for address in addresses]
-        added = [member for member in members if member not in self._members[place]]
-        self._members[place] = members
-        for gone in former.values():
-            self._checker.remove(gone)
+        added = [member for member in members if member not in place.members]
+        place.members = members
         self._check(added)
-        self.pool.set_members([member for entry_members in self._members for member in entry_members])
-        for gone in former.values():
-            if gone.host:
-                self._tell("backend.removed", gone, f"{entry.host} is no longer {gone.host}")
+        self._change_members((member, None) for member in former.values())
+        for member in former.values():
+            if member.host:
+                self._tell("backend.removed", member, f"{entry.host} is no longer {member.host}")
         for member in added:
             self._tell("backend.added", member, f"{entry.host} is {member.host}")
 
-    def _tell(self, event: str, member: Backend, why: str) -> None:
+    def _tell(self, event: str, member: Backend, why: str, **fields: Any) -> None:
         name = f"{self.pool.name}/{member.name}"
-        self._emit("info", event, f"{name}: {why}", pool=self.pool.name, backend=member.name)
+        self._emit("info", event, f"{name}: {why}", pool=self.pool.name, backend=member.name, **fields)

@@ -1,38 +1,32 @@
-"""From the pools of a configuration to live ones: members, checks, guards, queues, connections, and what is told of them.
+"""All pools of a configuration, alive: how they start, change while the service runs, leave and stop, and what is told.
 
-Promises: everything a pool's settings ask for is wired here and nowhere else. Called by app.py at the start. Clocks, timers
-and randomness are given; `emit` is the event log.
+Promises: other settings come by difference (`prepare`, then `commit` or `abandon`): pools live on by name, backends by pool,
+name and address, and `upstreams[name]` is the same object for as long as the pool is there, so that who holds it need not
+look again. What is removed finishes what it has: a removed pool is among `everyone` until its last backend has left. Clocks,
+timers and randomness are given; `emit` is the event log. Called by the app; one pool is livepool.py.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Container
-from functools import partial
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 
-from lbsvc.config.certificates import CertificateFault
-from lbsvc.config.schema import BackendSettings, PoolSettings
+from lbsvc.config.roads import roads_of
+from lbsvc.config.schema import PoolSettings, Settings
 from lbsvc.core.backend import Backend
-from lbsvc.core.guarding import Guard
 from lbsvc.core.pool import Pool
-from lbsvc.core.queueing import Queue
-from lbsvc.core.ramping import Ramp
-from lbsvc.core.retry import RetryBudget
 from lbsvc.errors import Mistake, SystemRefusal
-from lbsvc.http.placing import placement_of
 from lbsvc.http.pooling import Upstreams
-from lbsvc.membership import Membership
+from lbsvc.livepool import LivePool, Prepared, Surroundings
 from lbsvc.net.ahead import Ahead
-from lbsvc.net.client_tls import UpstreamTls
 from lbsvc.net.deadlines import Deadlines
 from lbsvc.net.prober import HealthChecker
-from lbsvc.net.resolver import system_lookup
-
-#: How long a backend that could not be reached comes after all others, in seconds; then it is tried again.
-SUSPICION: Final = 1.0
+from lbsvc.net.resolver import Lookup, system_lookup
+from lbsvc.repooling import differences
 
 #: Events of the guard that are bad news.
 _BAD: Final = frozenset({"circuit.open", "backend.ejected"})
@@ -51,109 +45,145 @@ class Pools:
         emit: Callable[..., None],
         is_starting: Callable[[], bool],
         http: Container[str] = (),
+        lookup: Lookup | None = None,
     ) -> None:
-        self._http = http  # the pools whose users speak HTTP, all of them
-        self._reactor = reactor
-        self._deadlines = deadlines
-        self._checker = checker
-        self._rng = rng
-        self._wall = wall
+        self._http = http  # the pools whose users speak HTTP, all of them, at the start
         self._emit = emit
         self._is_starting = is_starting
-        self.pools: list[Pool] = []
+        self._live: dict[str, LivePool] = {}
+        #: those that were removed, while somebody is leaving them
+        self._retired: dict[str, LivePool] = {}
+        #: the roads that led to those
+        self.retired_roads: dict[str, frozenset[str]] = {}
         self.upstreams: dict[str, Upstreams] = {}
-        self.memberships: list[Membership] = []
-        self._ahead: dict[str, Ahead] = {}
-
-    def make(self, settings: PoolSettings) -> None:
-        """Make one pool, and all that belongs to it."""
-        reactor = self._reactor
-        pool = Pool(
-            settings.name,
-            settings.algorithm,
-            self._rng,
+        #: (pool, backend) -> how long what it has may go on, for removals of the next commit; None: no limit
+        self.drains: Mapping[tuple[str, str], float | None] = {}
+        #: told of a backend whose time for leaving is over: shall end what is under way there (cutting.py)
+        self.on_cut: Callable[[Backend], object] = lambda backend: None
+        self._around = Surroundings(
+            reactor,
+            deadlines,
+            checker,
+            rng,
+            wall,
+            lookup or system_lookup(reactor),
+            emit,
             self.tell_empty,
             self._tell_available,
-            seconds=reactor.seconds,
-            later=reactor.callLater,
+            self._tell_guard,
+            self._gone,
+            self._cut,
         )
-        pool.budget = RetryBudget(settings.retry.budget)
-        pool.queue = Queue(settings.queue.size)
-        pool.panic = settings.panic_threshold
-        if settings.slow_start:
-            pool.ramp = Ramp(settings.slow_start)
-        if settings.circuit_breaker is not None or settings.passive_health is not None:
-            pool.guard = Guard(
-                settings.circuit_breaker,
-                settings.passive_health,
-                reactor.seconds,
-                reactor.callLater,
-                lambda backend: pool.refresh(),
-                self._tell_guard,
-            )
-        pool.on_suspect = lambda backend: reactor.callLater(SUSPICION, pool.trust, backend)
-        self.pools.append(pool)
-        placement = placement_of(settings, pool, self._wall)
-        self.upstreams[settings.name] = Upstreams(settings, pool, reactor, self._deadlines, self._rng, placement)
-        lookup = system_lookup(reactor)
-        tls = self._make_tls(settings) if any(backend.is_secure for backend in settings.backends) else None
-        multiplex = self._multiplexer(settings, tls)
-        self.memberships.append(Membership(settings, pool, reactor, self._checker, lookup, self._emit, tls, multiplex))
 
-    def _multiplexer(
-        self, settings: PoolSettings, tls: UpstreamTls | None
-    ) -> Callable[[Backend, BackendSettings], None]:
-        """What makes HTTP/2 be spoken to those of a pool's backends that it is to be spoken to."""
-        upstreams, protocol = self.upstreams[settings.name], settings.protocol
-        # Where HTTP/1.1 may be spoken too, `Backend.tls` offers that alone: upgrades and checks cannot do with HTTP/2.
-        chosen = self._make_tls(settings, ("h2", "http/1.1")) if tls is not None and protocol == "auto" else tls
+    @property
+    def pools(self) -> list[Pool]:
+        """Those of the settings in force."""
+        return [live.pool for live in self._live.values()]
 
-        def multiplex(backend: Backend, entry: BackendSettings) -> None:
-            if entry.is_h2c:
-                upstreams.multiplex(backend, None, True)
-            elif chosen is not None and entry.is_secure and protocol != "http/1.1" and settings.name in self._http:
-                words = backend.tls if chosen is tls else chosen.for_host(entry.host)
-                upstreams.multiplex(backend, words, protocol == "h2")
+    @property
+    def everyone(self) -> list[Pool]:
+        """These, and those that were removed while anybody is leaving them."""
+        return [live.pool for live in (*self._live.values(), *self._retired.values())]
 
-        return multiplex
+    # -- start and stop
 
-    def _make_tls(self, settings: PoolSettings, offered: tuple[str, ...] = ()) -> UpstreamTls:
-        """How TLS is spoken to the pool's backends; raises SystemRefusal."""
-        key = f"pools.{settings.name}.{'tls' if settings.tls is not None else 'backends'}"
-        if not hasattr(self._reactor, "replace"):
-            raise SystemRefusal([Mistake("", 0, 0, key, "TLS needs lbsvc's own reactor: leave --reactor out")])
-        try:
-            ordinary = "h2" if settings.protocol == "h2" else "http/1.1"
-            alpn = (offered or (ordinary,)) if settings.name in self._http else ()
-            return UpstreamTls(settings.tls, self._wall, alpn, partial(self._tell_unverified, settings.name))
-        except CertificateFault as fault:
-            raise SystemRefusal([Mistake("", 0, 0, key, str(fault))]) from None
+    def make(self, settings: PoolSettings) -> None:
+        """Make one pool, and all that belongs to it; raises SystemRefusal."""
+        self._take_in(LivePool(settings, settings.name in self._http, self._around))
+
+    def _take_in(self, live: LivePool) -> None:
+        self._live[live.settings.name] = live
+        self.upstreams[live.settings.name] = live.upstreams
 
     def ahead(self, name: str) -> Ahead | None:
         """The connections that are dialled ahead for the tcp listeners of a pool; None where none are asked for."""
-        settings, pool = self.upstreams[name].settings, self.upstreams[name].pool
-        if settings.ahead > 0 and name not in self._ahead:
-            self._ahead[name] = Ahead(settings, pool, self._reactor, self._deadlines, self._rng)
-        return self._ahead.get(name)
+        return self._live[name].ahead()
 
     def start(self) -> list[Deferred[None]]:
         """Fill the pools; gives what fires when each name that is looked up has its first answer, or has had its time."""
-        answers = [answer for membership in self.memberships for answer in membership.start()]
-        for ahead in self._ahead.values():
-            ahead.start()
-        return answers
+        return [answer for live in self._live.values() for answer in live.start()]
 
     def stop(self) -> None:
         """No lookup, no timer and no kept connection from here on."""
-        for ahead in self._ahead.values():
-            ahead.close()
-        for membership in self.memberships:
-            membership.stop()
-        for pool in self.pools:
-            if pool.guard is not None:
-                pool.guard.close()
-        for upstreams in self.upstreams.values():
-            upstreams.close_idle()
+        for live in (*self._live.values(), *self._retired.values()):
+            live.stop()
+
+    # -- other settings
+
+    def prepare(self, old: Settings | None, new: Settings) -> PoolsPlan:
+        """Make everything that can be refused; raises SystemRefusal with all of it. Nothing changes before `commit`."""
+        roads = roads_of(new)
+        changes: list[Change] = []
+        mistakes: list[Mistake] = []
+        for name, settings in new.pools.items():
+            is_http = roads[name] == {"http"}
+            live = self._live.get(name) or self._retired.get(name)
+            try:
+                if live is None:
+                    changes.append(Change(LivePool(settings, is_http, self._around)))
+                else:
+                    prepared = live.prepare(settings, is_http)
+                    if prepared is not None or name not in self._live:
+                        changes.append(Change(live, prepared))
+            except SystemRefusal as refusal:
+                mistakes += refusal.mistakes
+        if mistakes:
+            raise SystemRefusal(mistakes)
+        return PoolsPlan(self, roads_of(old) if old is not None else {}, new, changes)
+
+    def commit(self, plan: PoolsPlan) -> list[str]:
+        """Bring the pools to where the plan leads; what has changed, in words."""
+        drains, self.drains = self.drains, {}
+        removed = plan.new.shutdown.removed
+        words: list[str] = []
+
+        def patience_of(pool: str) -> Callable[[str], float | None]:
+            return lambda name: drains.get((pool, name), removed)
+
+        for name in [name for name in self._live if name not in plan.new.pools]:
+            live = self._live.pop(name)
+            del self.upstreams[name]
+            self._retired[name] = live
+            self.retired_roads[name] = plan.former_roads.get(name, frozenset(("http", "tcp")))
+            live.retire(patience_of(name))
+            words.append(f"pools.{name}: removed")
+            self._look_whether_gone(name)
+        for change in plan.changes:
+            live = change.live
+            name = live.pool.name
+            is_back, is_there = name in self._retired, name in self._live
+            if is_there and change.prepared is not None:
+                words += differences(live.settings, change.prepared.settings)
+            else:
+                words.append(f"pools.{name}: added")
+                self._retired.pop(name, None)
+                self.retired_roads.pop(name, None)
+                self._take_in(live)
+            if change.prepared is not None:
+                live.apply(change.prepared, patience_of(name))
+            elif not is_back:
+                live.start()
+        order = [name for name in plan.new.pools if name in self._live]
+        self._live = {name: self._live[name] for name in order}
+        return words
+
+    def _cut(self, backend: Backend) -> None:
+        """It has left, and its time is over."""
+        self._tell("warn", "backend.cut", backend, f"its time is over, {backend.active} in flight are cut")
+        self.on_cut(backend)
+
+    def _gone(self, backend: Backend) -> None:
+        """It had left, and has finished."""
+        self._tell("info", "backend.drained", backend, "nothing is in flight any more")
+        self._look_whether_gone(backend.pool)
+
+    def _look_whether_gone(self, name: str) -> None:
+        """Whether a pool that was removed has been left by all."""
+        live = self._retired.get(name)
+        if live is not None and not live.pool.leaving:
+            del self._retired[name]
+            del self.retired_roads[name]
+            live.stop()
 
     # -- what is told
 
@@ -161,10 +191,6 @@ class Pools:
         """A backend's health has changed."""
         level, word = ("info", "up") if backend.health == "up" else ("warn", "down")
         self._tell(level, f"backend.{word}", backend, f"{backend.health} ({detail})", detail=detail)
-
-    def _tell_unverified(self, pool: str, name: str, detail: str) -> None:
-        """A backend was not believed to be who it should be."""
-        self._emit("warn", "backend.unverified", f"{pool}: {name}: {detail}", pool=pool, name=name, detail=detail)
 
     def _tell_guard(self, event: str, backend: Backend, fields: dict[str, Any]) -> None:
         words = event.replace("circuit.", "circuit ").replace("backend.", "").replace("_", " ")
@@ -176,7 +202,7 @@ class Pools:
 
     def tell_empty(self, pool: Pool) -> None:
         """Nobody is left, and why."""
-        if self._is_starting():
+        if self._is_starting() or pool.name not in self._live:
             return  # nobody has been looked up or asked yet; what is still so after the first round is said then
         why = "; ".join(f"{b.name}: {b.last_check[2] if b.last_check else b.health}" for b in pool.backends)
         self._emit("error", "pool.empty", f"{pool.name}: no backend is available ({why})", pool=pool.name)
@@ -185,3 +211,31 @@ class Pools:
         if self._is_starting():
             return  # nothing was said of its being empty
         self._emit("info", "pool.available", f"{pool.name}: a backend is available again", pool=pool.name)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What becomes of one pool: a new one (nothing is `prepared`), one that changes, or one that comes back."""
+
+    live: LivePool
+    prepared: Prepared | None = None
+
+
+class PoolsPlan:
+    """A change of the pools that can be made."""
+
+    def __init__(
+        self, pools: Pools, former_roads: Mapping[str, frozenset[str]], new: Settings, changes: list[Change]
+    ) -> None:
+        self._pools = pools
+        self.former_roads = former_roads
+        self.new = new
+        self.changes = changes
+
+    def commit(self) -> list[str]:
+        """Make it, and say in words what it was. Does not fail."""
+        return self._pools.commit(self)
+
+    def abandon(self) -> None:
+        """Leave everything as it was: nothing that was made has a timer or a socket."""
+        self._pools.drains = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from typing import Any, NoReturn
 
 from twisted.application.service import IService
@@ -19,6 +20,8 @@ from typing_extensions import override
 from lbsvc import __version__
 from lbsvc.config.loader import Loaded, from_options, load_file
 from lbsvc.errors import ConfigErrors, SystemRefusal
+from lbsvc.reaping import end_early
+from lbsvc.watching import Known, known
 
 EX_OSERR = 71
 EX_CONFIG = 78
@@ -46,6 +49,8 @@ class Options(UsageOptions):
     ]
 
     loaded: Loaded
+    #: the configuration file as it was before it was read; None where there is none
+    before: Known | None = None
 
     def opt_version(self) -> NoReturn:
         """Print the version and exit."""
@@ -64,11 +69,13 @@ class Options(UsageOptions):
             raise UsageError("without --config, both --listen and --backends are needed")
         try:
             if file is not None:
+                self.before = known(file)
                 self.loaded = load_file(file, os.environ)
             else:
                 self.loaded = from_options(self["listen"], self["backends"], self["algorithm"], os.environ)
         except ConfigErrors as errors:
             fail(EX_CONFIG, errors)
+        end_early(os.getpid())
         if self["check"]:
             for note in self.loaded.notes:
                 sys.stderr.write(f"{note}\n")
@@ -102,6 +109,14 @@ def makeService(options: Options) -> IService:  # noqa: N802 - the name that twi
 
     from lbsvc.app import Balancer
 
-    source = options["config"] or "command line"
-    balancer: Any = Balancer(options.loaded, source, reactor, os.environ, refuse=lambda errors: fail(EX_OSERR, errors))
+    file = options["config"]
+    balancer: Any = Balancer(
+        options.loaded,
+        file or "command line",
+        reactor,
+        os.environ,
+        refuse=lambda errors: fail(EX_OSERR, errors),
+        load=partial(load_file, file, os.environ) if file is not None else None,
+        before=options.before,
+    )
     return balancer  # type: ignore[no-any-return]

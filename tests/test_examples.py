@@ -100,6 +100,14 @@ class ExampleTests(TestCase):
         self.assertEqual((front.protocol, front.tls, front.proxy_protocol), ("tcp", None, True))
         self.assertEqual(front.routes[1].match.sni, ("*.shop.example.com",))
 
+    def test_example_of_operating(self) -> None:
+        """What can be changed while it runs, and what is kept of that."""
+        folder = self.furnished() / "examples"
+        settings = load(folder / "operating.yaml")
+        self.assertEqual((settings.watch, settings.shutdown.removed), (True, 600.0))
+        self.assertEqual(settings.state_file, str(folder / "run/state.json"))
+        self.assertEqual([bind.passed_as for bind in settings.listeners["web"].binds], ["web"])
+
     def test_example_of_grpc(self) -> None:
         """Calls go by HTTP/2 and are checked by it; nothing in the file does nothing."""
         loaded = load_file(str(self.furnished() / "examples" / "grpc.yaml"), {})

@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 import tempfile
 from typing import Any
+from weakref import WeakSet
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
-from lbsvc.config.schema import CertificateFiles, ListenerTls
-from lbsvc.core.books import ListenerBooks
-from lbsvc.listening import Listeners
+from lbsvc.config.schema import CertificateFiles, ListenerSettings, ListenerTls
+from lbsvc.serving import Certificates, Surroundings
 from tests.kit.authority import Authority
 
 
@@ -24,10 +24,10 @@ class LookTests(TestCase):
         self.folder = folder.name
         self.events: list[str] = []
 
-    def listeners(self, clock: Clock, interval: float | None) -> Listeners:
-        """With the certificates of one, which are looked at from now on."""
+    def certificates(self, clock: Clock, interval: float | None) -> Certificates:
+        """Those of one listener, which are looked at from now on."""
         unused: Any = None
-        listeners = Listeners(
+        around = Surroundings(
             clock,
             unused,
             unused,
@@ -36,32 +36,34 @@ class LookTests(TestCase):
             unused,
             clock.seconds,
             lambda level, event, *_, **__: self.events.append(event),
+            unused,
+            None,
+            WeakSet(),
         )
-        listeners._make_tls(
-            ListenerTls((self.files,), reload_interval=interval), "web", ListenerBooks("web", "http"), "k"
-        )
-        listeners.start()
-        return listeners
+        tls = ListenerTls((self.files,), reload_interval=interval)
+        certificates = Certificates(around, ListenerSettings("web", (), tls=tls))
+        certificates.start()
+        return certificates
 
     def test_interval(self) -> None:
         """Files that change are taken up after the interval."""
         clock = Clock()
-        listeners = self.listeners(clock, 5.0)
+        certificates = self.certificates(clock, 5.0)
         self.other.write(self.folder)
         clock.advance(4.9)
         self.assertEqual(self.events, [])
         clock.advance(0.1)
         self.assertEqual(self.events, ["certificate.loaded"])
-        listeners.stop()
+        certificates.stop()
         self.assertEqual(clock.getDelayedCalls(), [])
 
     def test_never(self) -> None:
         """Without an interval files that change are left alone."""
         clock = Clock()
-        listeners = self.listeners(clock, None)
+        certificates = self.certificates(clock, None)
         self.other.write(self.folder)
         for _ in range(48):
             clock.advance(3600.0)
         self.assertEqual(self.events, [])
-        listeners.stop()
+        certificates.stop()
         self.assertEqual(clock.getDelayedCalls(), [])

@@ -31,14 +31,18 @@ _LINGER: Final = 2.0
 
 PROBLEM_TYPE: Final = b"application/problem+json"
 
+#: RFC 9110's names of statuses that http.HTTPStatus has under older ones.
+_TITLES: Final = {413: "Content Too Large", 422: "Unprocessable Content"}
 
-def problem(status: int, detail: str) -> bytes:
-    """An error body (RFC 9457)."""
-    return json.dumps({"type": "about:blank", "title": _title(status), "status": status, "detail": detail}).encode()
+
+def problem(status: int, detail: str, **more: object) -> bytes:
+    """An error body (RFC 9457); `more` are members beside its own."""
+    members = {"type": "about:blank", "title": _title(status), "status": status, "detail": detail, **more}
+    return json.dumps(members).encode()
 
 
 def _title(status: int) -> str:
-    return "Content Too Large" if status == 413 else HTTPStatus(status).phrase
+    return _TITLES.get(status) or HTTPStatus(status).phrase
 
 
 @implementer(IHalfCloseableProtocol)
@@ -103,6 +107,10 @@ class AdminChannel(HTTPChannel):
 
     def _linger_over(self) -> None:
         self._deadline = None
+        self.abort()
+
+    def abort(self) -> None:
+        """Cut the connection, whatever has not been sent."""
         self._wire.abortConnection()
 
     def _too_slow(self) -> None:
@@ -151,6 +159,7 @@ class AdminRequest(Request):
         self.setHeader(b"Server", b"lbsvc")
         self.setHeader(b"X-Content-Type-Options", b"nosniff")
         self.setHeader(b"Cache-Control", b"no-store")
+        self.setHeader(b"Cross-Origin-Resource-Policy", b"same-origin")
         refusal = self.site.judge(self)
         if refusal is None:
             super().process()
@@ -171,12 +180,12 @@ class AdminRequest(Request):
             self.fail(500, "something went wrong here; the event log says what")
         return reason
 
-    def fail(self, status: int, detail: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+    def fail(self, status: int, detail: str, headers: tuple[tuple[bytes, bytes], ...] = (), **more: object) -> None:
         """Answer an error as problem+json, and finish."""
         for name, value in headers:
             self.setHeader(name, value)
         self.setResponseCode(status, _title(status).encode())
-        self.answer(problem(status, detail), PROBLEM_TYPE)
+        self.answer(problem(status, detail, **more), PROBLEM_TYPE)
 
     def answer(self, body: bytes, content_type: bytes) -> None:
         """Answer with a whole body, and finish; of HEAD, only the head goes out."""
@@ -193,6 +202,11 @@ class AdminSite(Site):
     requestFactory = AdminRequest  # noqa: N815 - Twisted's name
     protocol = AdminChannel  # type: ignore[assignment]
     _open = 0
+
+    @property
+    def asks_for_token(self) -> bool:
+        """Has everybody who was let pass shown a token?"""
+        return False
 
     def judge(self, request: AdminRequest) -> tuple[int, str, tuple[tuple[bytes, bytes], ...]] | None:
         """Status, detail and headers to refuse a request with; None: let it pass."""

@@ -1,8 +1,9 @@
-"""Who may ask the admin listener what: Host, Origin and token, before any resource is looked up.
+"""Who may ask the admin listener what: Host, Origin, token and site, before any resource is looked up.
 
 Promises: /livez, /readyz and /metrics are open to whoever reaches the listener; everything else needs a Host that is
-ours (no DNS rebinding), no foreign Origin, and, where a token is set, that token, compared in constant time. Pure:
-headers in, a refusal or None out. Called by admin/site.py.
+ours (no DNS rebinding), no foreign Origin, and, where a token is set, that token, compared in constant time. What may
+change something needs besides a token, or a browser's word that no other site asks (Sec-Fetch-Site), or to come from no
+browser at all. Pure: headers in, a refusal or None out. Called by admin/site.py.
 """
 
 from __future__ import annotations
@@ -16,6 +17,12 @@ from typing import Final
 
 #: What needs neither token nor a known Host.
 OPEN: Final = frozenset({b"/livez", b"/readyz", b"/metrics"})
+
+#: Methods that change nothing.
+SAFE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})
+
+#: Values of Sec-Fetch-Site that no other site can have caused: the user's own doing, and pages of ours.
+_OURS: Final = frozenset({b"none", b"same-origin"})
 
 _WILDCARDS: Final = ("", "0.0.0.0", "::")
 
@@ -43,8 +50,10 @@ class Gate:
         hosts: Sequence[bytes],
         origins: Sequence[bytes] = (),
         authorizations: Sequence[bytes] = (),
+        method: bytes = b"GET",
+        sites: Sequence[bytes] = (),
     ) -> Refusal | None:
-        """Why a request for `path` with these values of Host, Origin and Authorization does not pass."""
+        """Why a request for `path` with these values of Host, Origin, Authorization and Sec-Fetch-Site does not pass."""
         if path in OPEN:
             return None
         if len(hosts) != 1:
@@ -57,7 +66,13 @@ class Gate:
         if self.token and not self._authorized(authorizations):
             challenge = b'Bearer realm="lbsvc"' + (b', error="invalid_token"' if authorizations else b"")
             return Refusal(401, "a bearer token is needed", ((b"WWW-Authenticate", challenge),))
+        if method not in SAFE and not self.token and not self._is_ours(sites, origins):
+            return Refusal(403, "changes from a page need a token, or a browser that says Sec-Fetch-Site: same-origin")
         return None
+
+    @staticmethod
+    def _is_ours(sites: Sequence[bytes], origins: Sequence[bytes]) -> bool:
+        return _OURS.issuperset(site.strip().lower() for site in sites) if sites else not origins
 
     def knows(self, host: bytes) -> bool:
         """Whether this Host header names us."""

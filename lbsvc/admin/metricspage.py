@@ -2,7 +2,7 @@
 
 Promises: text 0.0.4, text 1.0.0 or OpenMetrics 1.0.0, as the request's Accept prefers; a page of any size is made
 slice by slice (observe/exposition.py), a slice in a turn of the reactor; a scraper that goes away stops the work. No
-thread. Called by admin/site.py.
+thread. `prefers_json` tells who wants the array of the smaller balancers instead. Called by admin/site.py.
 """
 
 from __future__ import annotations
@@ -47,6 +47,18 @@ def negotiate(accept: str) -> tuple[str, bool]:
         return DEFAULT, False
     content_type = choose_encoder(best)[1]
     return content_type, content_type.startswith("application/openmetrics-text")
+
+
+def prefers_json(accept: str) -> bool:
+    """Whether an Accept header names application/json, before anything that the page could be as well; */* does not."""
+    best, best_quality = "", 0.0
+    for offer in accept.split(","):
+        media_type, *parameters = [part.strip().lower() for part in offer.split(";")]
+        settings = dict(part.split("=", 1) for part in parameters if "=" in part)
+        quality = _quality(settings.get("q", "1"))
+        if media_type in ("application/json", *_VERSIONS) and quality > best_quality:
+            best, best_quality = media_type, quality
+    return best == "application/json"
 
 
 def _quality(text: str) -> float:

@@ -1,25 +1,33 @@
-"""The admin listener: /livez, /readyz and /metrics; the place where the API and the dashboard will hang.
+"""The admin listener: /livez, /readyz, /metrics and the API; the place where the dashboard will hang.
 
 Promises: GET and HEAD on those three, whoever asks (admin/gate.py says what the rest needs); 405 with Allow for other
 methods, 404 for other paths, both as problem+json; nothing here blocks, and nothing takes longer than a scrape's
-slice (admin/metricspage.py). Bounds on sizes, times and connections: admin/channel.py.
+slice (admin/metricspage.py), but for the status of very many backends. Bounds on sizes, times and connections:
+admin/channel.py. What is under /api and /admin: admin/operations.py.
 
-`make_site` gives a factory; app.py listens with it, before the other listeners, and closes it last.
+`make_site` gives a factory; the app listens with it, before the other listeners, and closes it last. When the last of its
+ports closes, the streams of events end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Any, Final
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 from typing_extensions import override
 
+from lbsvc.admin.aliases import metrics_array
+from lbsvc.admin.api import Api
 from lbsvc.admin.channel import IDLE_TIMEOUT, AdminRequest, AdminSite
+from lbsvc.admin.control import Control
 from lbsvc.admin.gate import Gate, gate_for
-from lbsvc.admin.metricspage import Rendering, negotiate
+from lbsvc.admin.metricspage import Rendering, negotiate, prefers_json
+from lbsvc.admin.streams import EventStreams, encode
+from lbsvc.config.schema import AdminSettings
+from lbsvc.observe.events import Emit
 from lbsvc.observe.exposition import slices
 from lbsvc.observe.metrics import LbsvcCollector
 
@@ -75,18 +83,22 @@ class Readyz(Page):
 
 
 class Metrics(Page):
-    """The page for Prometheus."""
+    """The page for Prometheus, and the array for scripts of the smaller balancers."""
 
-    def __init__(self, clock: IReactorTime, collector: LbsvcCollector) -> None:
+    def __init__(self, clock: IReactorTime, collector: LbsvcCollector, control: Control | None) -> None:
         super().__init__()
         self._clock = clock
         self._collector = collector
+        self._control = control
 
     @override
     def show(self, request: AdminRequest) -> None:
         accept = b",".join(request.requestHeaders.getRawHeaders(b"Accept", []))
-        content_type, openmetrics = negotiate(accept.decode("latin-1"))
         request.setHeader(b"Vary", b"Accept")
+        if self._control is not None and prefers_json(accept.decode("latin-1")):
+            request.answer(encode(metrics_array(self._control.status())), b"application/json")
+            return
+        content_type, openmetrics = negotiate(accept.decode("latin-1"))
         rendering = Rendering(
             self._clock,
             slices(self._collector, openmetrics),
@@ -117,9 +129,36 @@ class Root(Resource):
 class GuardedSite(AdminSite):
     """A site whose gate is asked first."""
 
-    def __init__(self, resource: Resource, gate: Gate, reactor: IReactorTime) -> None:
+    def __init__(
+        self, resource: Resource, gate: Gate, reactor: IReactorTime, streams: EventStreams | None = None
+    ) -> None:
         super().__init__(resource, timeout=IDLE_TIMEOUT, reactor=reactor, parsePOSTFormSubmission=False)
         self.gate = gate
+        self.streams = streams
+
+    @property
+    @override
+    def asks_for_token(self) -> bool:
+        return bool(self.gate.token)
+
+    def obeys(self, settings: AdminSettings) -> bool:
+        """Are these the rules that it goes by? (Whether it is read-only is looked up with each change.)"""
+        return self.gate == _gate(settings)
+
+    def obey(self, settings: AdminSettings) -> None:
+        """Go by these rules with the next request; streams that are open go on."""
+        self.gate = _gate(settings)
+
+    @override
+    def startFactory(self) -> None:
+        if self.streams is not None:
+            self.streams.open()
+
+    @override
+    def stopFactory(self) -> None:
+        """Nobody listens any more: who still watches is let go."""
+        if self.streams is not None:
+            self.streams.close()
 
     @override
     def judge(self, request: AdminRequest) -> tuple[int, str, tuple[tuple[bytes, bytes], ...]] | None:
@@ -129,8 +168,14 @@ class GuardedSite(AdminSite):
             headers.getRawHeaders(b"Host", []),
             headers.getRawHeaders(b"Origin", []),
             headers.getRawHeaders(b"Authorization", []),
+            request.method,
+            headers.getRawHeaders(b"Sec-Fetch-Site", []),
         )
         return None if refusal is None else (refusal.status, refusal.detail, refusal.headers)
+
+
+def _gate(settings: AdminSettings) -> Gate:
+    return gate_for(settings.bind.host, settings.hosts, settings.token)
 
 
 def make_site(
@@ -140,10 +185,22 @@ def make_site(
     bind_host: str = "127.0.0.1",
     hosts: Iterable[str] = (),
     token: str = "",
+    control: Control | None = None,
+    emit: Emit | None = None,
 ) -> GuardedSite:
-    """The factory for the admin listener."""
+    """The factory for the admin listener; without `control` it has no API. `emit` is the event log."""
     root = Root()
     root.putChild(b"livez", Livez())
     root.putChild(b"readyz", Readyz(ready))
-    root.putChild(b"metrics", Metrics(reactor, collector))
-    return GuardedSite(root, gate_for(bind_host, hosts, token), reactor)
+    root.putChild(b"metrics", Metrics(reactor, collector, control))
+    streams = None
+    if control is not None:
+        streams = EventStreams(reactor, control)
+        api = Api(control, streams, emit or _unheard)
+        root.putChild(b"api", api)
+        root.putChild(b"admin", api)
+    return GuardedSite(root, gate_for(bind_host, hosts, token), reactor, streams)
+
+
+def _unheard(level: str, event: str, message: str, **fields: Any) -> None:
+    """Where there is no event log."""

@@ -2,10 +2,10 @@
 
 Promises: a host is an IP literal in its shortest form or a lower-case host name, a port is a number in its range; or the
 host is the absolute path of a unix socket, which the kernel can take, and the port 0. A path that is written relative is
-relative to the folder of the configuration file. https:// means TLS, and port 443 where none is written; h2c:// means
-HTTP/2 without TLS, and port 80. What is known but does not act yet (systemd:) is told from what is wrong. `overlap` says
-whether two binds would fight for a port or a path. The parsers raise `AddressError` and never repeat what they were given,
-for it may come out of a variable. Used by listeners.py, pools.py, service.py and checks.py.
+relative to the folder of the configuration file; or (binds) it is "systemd:NAME", which no socket address looks like.
+https:// means TLS, and port 443 where none is written; h2c:// means HTTP/2 without TLS, and port 80. `overlap` says
+whether two binds would fight for a port, a path or a socket that was passed. The parsers raise `AddressError` and never
+repeat what they were given, for it may come out of a variable. Used by listeners.py, pools.py, service.py and checks.py.
 """
 
 from __future__ import annotations
@@ -17,16 +17,22 @@ from typing import Final
 
 from lbsvc.config.protocols import scheme_hint
 from lbsvc.config.schema import BackendSettings, Bind
+from lbsvc.config.shapes import either, fitting, shaped
 from lbsvc.config.values import text
 from lbsvc.config.walk import Spot
 
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _DNS: Final = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}\.?")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
-_LATER_BINDS: Final = ("systemd:",)
 #: What may stand before a backend's host, and the port that is meant where none is written.
 _SCHEMES: Final = {"http": "80", "https": "443", "h2c": "80"}
 _UNIX: Final = "unix:"
+SYSTEMD: Final = "systemd:"
+#: What FileDescriptorName= may be (systemd's fdname_is_valid), without spaces around it.
+_PASSED: Final = re.compile(r"[\x21-\x39\x3b-\x7e](?:[\x20-\x39\x3b-\x7e]{0,253}[\x21-\x39\x3b-\x7e])?")
+# As much of the forms as an editor is told.
+_BIND: Final = re.compile(r"(?:systemd|unix):.+|.*:[0-9]{1,5}|[0-9]{1,5}")
+_ADDRESS: Final = re.compile(r"unix:.+|[A-Za-z0-9]+://[^@]+|[^@]+:[0-9]{1,5}")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 #: The longest path that a unix socket can have, in bytes (`sun_path` less its final NUL).
 LONGEST_PATH: Final = 107
@@ -92,8 +98,21 @@ def parse_path(text: str, folder: str) -> str:
     return path
 
 
+def parse_passed(text: str) -> Bind:
+    """systemd:NAME: the sockets that systemd passes under this name."""
+    name = text.removeprefix(SYSTEMD)
+    if not name:
+        raise AddressError("needs the name of a socket, as in systemd:web (FileDescriptorName= in the .socket unit)")
+    if not _PASSED.fullmatch(name):
+        what = "a socket's name is 1 to 255 visible ASCII characters without :, as FileDescriptorName= takes it"
+        raise AddressError(f"has a name that systemd cannot pass: {what}")
+    return Bind(SYSTEMD + name, 0)
+
+
 def parse_bind(text: str) -> Bind:
-    """host:port, ":8080" (both families), "[::1]:443", or a port alone."""
+    """host:port, ":8080" (both families), "[::1]:443", or a port alone; or systemd:NAME."""
+    if text.startswith(SYSTEMD):
+        return parse_passed(text)
     if text.isdigit() and text.isascii():
         text = f":{text}"
     host, port = split_port(text.removeprefix("*") if text.startswith("*:") else text)
@@ -123,6 +142,7 @@ def parse_address(text: str) -> tuple[str, int, str]:
     return host, parse_port(port or "", 1), scheme.lower() if slashes else ""
 
 
+@shaped(either(fitting(_BIND), {"type": "integer", "minimum": 0, "maximum": 65535}))
 def bind(spot: Spot) -> Bind:
     """A reader of one place to listen."""
     value = spot.value
@@ -131,9 +151,6 @@ def bind(spot: Spot) -> Bind:
             spot.expect("host:port, or a port from 0 to 65535")
         return Bind("", value)
     found = text(spot)
-    for prefix in _LATER_BINDS:
-        if found.startswith(prefix):
-            spot.not_yet(prefix)
     try:
         return Bind(parse_path(found, _folder(spot)), 0) if found.startswith(_UNIX) else parse_bind(found)
     except AddressError as error:
@@ -144,6 +161,7 @@ def _folder(spot: Spot) -> str:
     return os.path.dirname(spot.walk.filename)
 
 
+@shaped(fitting(_ADDRESS))
 def address(spot: Spot) -> BackendSettings:
     """A reader of a backend's address; the rest of the settings are the defaults."""
     found = text(spot)
@@ -169,11 +187,11 @@ def is_loopback(host: str) -> bool:
 
 
 def overlap(one: Bind, other: Bind) -> bool:
-    """Whether both cannot be had: the same path, or the same port of the same address, or of a wildcard that contains it.
+    """Whether both cannot be had: the same path or passed name, or the same port of an address, or of a wildcard around it.
 
     Port 0 is whatever is free. [::] is IPv6 alone, so it goes beside 0.0.0.0; an empty host is both.
     """
-    if one.host.startswith("/") or other.host.startswith("/"):
+    if any(bind.host.startswith("/") or bind.passed_as is not None for bind in (one, other)):
         return one.host == other.host
     if one.port != other.port or one.port == 0:
         return False

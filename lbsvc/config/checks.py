@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from lbsvc.config.addresses import overlap
 from lbsvc.config.document import spell
+from lbsvc.config.hints import meant
 from lbsvc.config.schema import AdminSettings, Bind, Settings
 from lbsvc.config.values import words
-from lbsvc.config.walk import PoolUse, Spot, Walk, meant
+from lbsvc.config.walk import PoolUse, Spot, Walk
 
 
 def check(walk: Walk, settings: Settings | None) -> None:

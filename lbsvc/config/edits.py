@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from lbsvc.config.addresses import parse_port, split_port
 from lbsvc.config.schema import HeaderEdits
+from lbsvc.config.shapes import NULL, SOME_TEXT, either, like, shaped
 from lbsvc.config.values import TWICE, header_fault, headers, matching, target, text, visible
 from lbsvc.config.walk import Refused, Section, Spot, listing
 from lbsvc.core.router import normal_path
@@ -49,6 +50,7 @@ def path_in_normal_form(spot: Spot, written: str) -> str:
         spot.refuse(f"can never match: {error.detail}{spot.got()}")
 
 
+@shaped(like(target))
 def strip_prefix(spot: Spot) -> str:
     """A prefix that is taken off paths, in the normal form in which these are matched: /v1."""
     found = target(spot)
@@ -130,6 +132,7 @@ def _replacement(spot: Spot) -> str:
     return found
 
 
+@shaped({"type": ["array", "null"], "items": SOME_TEXT, "minItems": 2, "maxItems": 2})
 def _rewrite(spot: Spot) -> tuple[str, str] | None:
     if spot.is_null:
         return None
@@ -178,6 +181,9 @@ def _names(spot: Spot, refused: Mapping[str, str]) -> tuple[str, ...]:
     return listing(one, single=True)(spot)
 
 
+_REMOVED: Final = either({"type": "array", "items": SOME_TEXT}, SOME_TEXT, NULL)
+
+
 def _header_edits(spot: Spot, found: dict[str, Any]) -> HeaderEdits:
     edits = HeaderEdits(**found)
     settled = {name.lower(): (name, value) for name, value in edits.set}
@@ -208,7 +214,7 @@ def _editing(refused: dict[str, str], settable: dict[str, str]) -> Section[Heade
         {
             "set": headers(refused=refused),
             "add": headers(refused=refused | settable),
-            "remove": lambda spot: _names(spot, refused | settable),
+            "remove": shaped(_REMOVED)(lambda spot: _names(spot, refused | settable)),
         },
         _header_edits,
         off=(HeaderEdits(),),

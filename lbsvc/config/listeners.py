@@ -15,7 +15,8 @@ from lbsvc.config.networks import networks
 from lbsvc.config.protocols import listener_protocol
 from lbsvc.config.rates import RATE_LIMIT
 from lbsvc.config.routes import ROUTE, pool_name
-from lbsvc.config.schema import Bind, Limits, ListenerSettings, ListenerTimeouts
+from lbsvc.config.schema import Bind, Limits, ListenerSettings, ListenerTimeouts, RouteSettings
+from lbsvc.config.shapes import NULL, OFF, Of, either, like, list_of, shaped
 from lbsvc.config.tcp_routes import check_rate_key, tcp_routes
 from lbsvc.config.tls import LISTENER_TLS, check_alpn
 from lbsvc.config.values import duration, nullable, nullable_text, number, size, word, yes_no
@@ -26,12 +27,14 @@ _HTTP_ONLY: Final = ("trusted_proxies", "forwarded", "limits")
 _HTTP_TIMEOUTS: Final = ("request_header", "request_body", "keep_alive")
 
 
+@shaped(like(bind))
 def _bind(spot: Spot) -> Bind:
     found = bind(spot)
     spot.walk.binds.append((spot, found))
     return found
 
 
+@shaped(list_of(_bind, single=True))
 def _binds(spot: Spot) -> tuple[Bind, ...]:
     found = listing(_bind, single=True)(spot)
     if spot.is_hollow:
@@ -63,6 +66,7 @@ LIMITS: Final = Section(
 )
 
 
+@shaped({"anyOf": [{"required": ["pool"]}, {"required": ["routes"]}]})
 def _listener(spot: Spot, found: dict[str, Any]) -> ListenerSettings:
     entries = spot.entries()
     _check_beginnings(spot, found)
@@ -117,6 +121,16 @@ def _check_tcp(spot: Spot, found: dict[str, Any]) -> None:
             spot.walk.note(f"{spot.path}.timeouts.{key}", "does nothing where protocol is tcp")
 
 
+@shaped(lambda of: either(of(networks), OFF))
+def _trusted(spot: Spot) -> tuple[str, ...]:
+    return () if spot.is_off else networks(spot)
+
+
+@shaped(lambda of: either(list_of(ROUTE)(of), NULL))
+def _routes(spot: Spot) -> tuple[RouteSettings, ...]:
+    return () if spot.is_null else listing(ROUTE)(spot)
+
+
 _LISTENER: Final = Section(
     {
         "bind": _binds,
@@ -124,7 +138,7 @@ _LISTENER: Final = Section(
         "backlog": number(1, 65535),
         "max_connections": number(1, 10_000_000),
         "connections_per_client": nullable(number(1, 10_000_000)),
-        "trusted_proxies": lambda spot: () if spot.is_off else networks(spot),
+        "trusted_proxies": _trusted,
         "proxy_protocol": yes_no,
         "forwarded": word("x-forwarded", "rfc7239", "both", "off"),
         "tls": LISTENER_TLS,
@@ -133,7 +147,7 @@ _LISTENER: Final = Section(
         "rate_limit": RATE_LIMIT,
         "access_log": yes_no,
         "expose_backend": yes_no,
-        "routes": lambda spot: () if spot.is_null else listing(ROUTE)(spot),
+        "routes": _routes,
         "pool": nullable_text(pool_name),
     },
     _listener,
@@ -152,6 +166,28 @@ def _is_tcp(spot: Spot) -> bool:
         return False
 
 
+def _shape(of: Of) -> dict[str, Any]:
+    """One mapping, in which routes are what the protocol makes of them."""
+    http, tcp = of(_LISTENER), of(_TCP_LISTENER)
+    routes = http["properties"]["routes"]
+    said = {key: value for key, value in routes.items() if key != "anyOf"}
+    by_protocol = [
+        {
+            "if": {"properties": {"protocol": {"const": "tcp"}}, "required": ["protocol"]},
+            "then": {"properties": {"routes": tcp["properties"]["routes"]}},
+        },
+        {
+            "if": {"properties": {"protocol": {"const": "http"}}},
+            "then": {"properties": {"routes": routes}},
+        },
+    ]
+    return http | {
+        "properties": http["properties"] | {"routes": said | {"type": ["array", "null"]}},
+        "allOf": by_protocol,
+    }
+
+
+@shaped(_shape)
 def listener(spot: Spot, name: str) -> ListenerSettings:
     """The listener at a spot of `listeners`."""
     before = len(spot.walk.pool_uses)

@@ -1,9 +1,9 @@
 """A configuration from a file, a text or the command line: frozen settings, or every mistake in it.
 
 Promises: any file, text or option gives `Loaded` or raises `ConfigErrors`, never anything else; the mistakes come in
-the order of their places, the file is named as it was given. Called by tap.py at start, later by reload and
-/config/check. No socket is opened; no other files are read than the certificates and keys that `tls` names (tls.py), by
-which the time of day (`wall`, in Unix seconds) matters too: an expired one is noted.
+the order of their places, the file is named as it was given. Called by tap.py at start, by reloads and
+(check_text) for /config/check. No socket is opened; no other files are read than the certificates and keys that `tls`
+names (tls.py), by which the time of day (`wall`, in Unix seconds) matters too: an expired one is noted.
 """
 
 from __future__ import annotations
@@ -64,6 +64,16 @@ def load_text(text: str | bytes, filename: str, env: Mapping[str, str] | None, w
     return _load(root, mistakes, filename, env, wall)
 
 
+def check_text(text: str | bytes, filename: str) -> list[str]:
+    """The notes on a text that came from elsewhere, as if it stood in `filename`. Raises ConfigErrors.
+
+    It sees nothing of this machine: no variable is expanded, and certificates and keys are not read, which a note says at
+    each. Whoever asks would else learn which files there are, and what we think of what is in them.
+    """
+    root, mistakes = read_document(text, filename)
+    return _load(root, mistakes, filename, None, _time_of_day, reads_files=False).notes
+
+
 def from_options(listen: str, backends: str, algorithm: str | None, env: Mapping[str, str]) -> Loaded:
     """What `--listen`, `--backends` and `--algorithm` ask for: one http listener and one pool, both named main."""
     listener = _mapping(
@@ -97,8 +107,9 @@ def _load(
     wall: Wall,
     *,
     expand: bool = True,
+    reads_files: bool = True,
 ) -> Loaded:
-    walk = Walk(filename, env if expand else None, wall)
+    walk = Walk(filename, env if expand else None, wall, reads_files=reads_files)
     settings: Settings | None = None
     try:
         settings = TOP(Spot(walk, root, "", max(root.line, 1), max(root.column, 1)))

@@ -11,6 +11,7 @@ import ipaddress
 import re
 from typing import Final
 
+from lbsvc.config.shapes import NULL, either, fitting, list_of, shaped
 from lbsvc.config.walk import Spot, listing
 
 _RULE: Final = "a network such as 10.0.0.0/8, an address, or unix"
@@ -20,6 +21,7 @@ _UNIX: Final = ("unix", "unix:")
 _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
+@shaped(fitting(re.compile(r"unix:?|[0-9A-Fa-f:.]+(?:/[0-9]{1,3})?")))
 def network(spot: Spot) -> str:
     """A network in CIDR form, or "unix"."""
     found = spot.text()
@@ -50,6 +52,7 @@ def network(spot: Spot) -> str:
     return str(whole)
 
 
+@shaped(lambda of: either(list_of(network, single=True)(of), NULL))
 def networks(spot: Spot) -> tuple[str, ...]:
     """A list of networks, each once, in the order in which they are written; one alone needs no list, null is none."""
     return () if spot.is_null else tuple(dict.fromkeys(listing(network, single=True)(spot)))

@@ -17,6 +17,7 @@ from lbsvc.config.extensions import ExtensionFault, algorithm_names, known_algor
 from lbsvc.config.protocols import check_type, pool_protocol
 from lbsvc.config.request_keys import request_key
 from lbsvc.config.schema import BackendSettings, PoolSettings
+from lbsvc.config.shapes import SOME_TEXT, either, fitting, like, list_of, one_of, or_none, shaped
 from lbsvc.config.sticky import STICKY
 from lbsvc.config.surviving import CIRCUIT_BREAKER, FLAPPING, PASSIVE_HEALTH, QUEUE, panic_threshold, slow_start
 from lbsvc.config.tls import POOL_TLS
@@ -46,14 +47,17 @@ from lbsvc.core.policies import Backoff, HealthCheckPolicy, KeptConnections, Ret
 _CAUSES: Final = ("connect_failure", "reset", "timeout", "502", "503", "504", "5xx")
 #: gRPC's, which are written with _ or -, small or in capitals.
 _GRPC_CAUSES: Final = tuple(name for name in GRPC_CODES if name != "ok")
+_GRPC_SPELLING: Final = r"[A-Za-z]+(?:[_-][A-Za-z]+)*"
+_RANGE: Final = re.compile(r" *[1-5][0-9]{2} *(?:- *[1-5][0-9]{2} *)?")
 #: What a check cannot ask where it speaks another protocol.
-_UNASKED: Final = {
+UNASKED: Final = {
     "tcp": ("path", "method", "host", "expect_status", "expect_body", "service"),
     "http": ("service",),
     "grpc": ("path", "method", "expect_status", "expect_body"),
 }
 
 
+@shaped({"anyOf": [{"enum": list(ALGORITHMS)}, SOME_TEXT]})
 def _algorithm(spot: Spot) -> str:
     found = text(spot)
     try:
@@ -69,6 +73,7 @@ def _algorithm(spot: Spot) -> str:
 _any_key = request_key("client_ip", "header:NAME", "cookie:NAME", "path", "host")
 
 
+@shaped(like(_any_key))
 def _hash_key(spot: Spot) -> str:
     found = _any_key(spot)
     if found != "client_ip":
@@ -81,7 +86,7 @@ def _backend(spot: Spot, found: dict[str, Any]) -> BackendSettings:
     return replace(backend, **found)
 
 
-_BACKEND: Final = Section(
+BACKEND: Final = Section(
     {
         "address": address,
         "name": label,
@@ -95,6 +100,7 @@ _BACKEND: Final = Section(
 )
 
 
+@shaped(list_of(BACKEND, single=True))
 def _backends(spot: Spot) -> tuple[BackendSettings, ...]:
     if spot.is_null or spot.is_hollow:
         spot.refuse("needs at least one backend")
@@ -103,7 +109,7 @@ def _backends(spot: Spot) -> tuple[BackendSettings, ...]:
     for i, (entry, path) in enumerate(spot.items(single=True)):
         try:
             child = spot.below(entry, path)
-            backend = _BACKEND(child)
+            backend = BACKEND(child)
         except Refused:
             continue
         found.append(backend)
@@ -118,6 +124,7 @@ def _backends(spot: Spot) -> tuple[BackendSettings, ...]:
     return tuple(found)
 
 
+@shaped(either({"type": "integer", "minimum": 100, "maximum": 599}, fitting(_RANGE)))
 def _status_range(spot: Spot) -> tuple[int, int]:
     value = spot.value
     low, dash, high = (str(value) if isinstance(value, int) else spot.text() or "").partition("-")
@@ -129,6 +136,7 @@ def _status_range(spot: Spot) -> tuple[int, int]:
     return int(low), int(high)
 
 
+@shaped(list_of(_status_range, single=True))
 def _statuses(spot: Spot) -> tuple[tuple[int, int], ...]:
     found = listing(_status_range, single=True)(spot)
     if spot.is_hollow:
@@ -136,11 +144,20 @@ def _statuses(spot: Spot) -> tuple[tuple[int, int], ...]:
     return found
 
 
+@shaped(SOME_TEXT)
 def _some_text(spot: Spot) -> str:
     found = text(spot)
     if not found:
         spot.refuse("must not be empty; null for none")
     return found
+
+
+def check_asked(spot: Spot, found: dict[str, Any], kind: str | None) -> None:
+    """Refuse what a check of this kind cannot ask; None: which one it is, is not known."""
+    for key in UNASKED[kind] if kind is not None else ():
+        if found.get(key) is not None:
+            more = "" if "type" in spot.entries() else f": add type: {'grpc' if key == 'service' else 'http'}"
+            spot.at(key).wrong(f"means nothing for {'an' if kind == 'http' else 'a'} {kind} check{more}")
 
 
 #: As protobuf names services; a name goes into a request's body, so that anything else would only be a slip.
@@ -152,17 +169,14 @@ def _health_check(spot: Spot, found: dict[str, Any]) -> HealthCheckPolicy:
     kind = found.get("type")
     if kind is None and "type" not in entries:
         kind = "http" if found.get("path") is not None else "tcp"
-    for key in _UNASKED[kind] if kind is not None else ():
-        if found.get(key) is not None:
-            more = "" if "type" in entries else f": add type: {'grpc' if key == 'service' else 'http'}"
-            spot.at(key).wrong(f"means nothing for {'an' if kind == 'http' else 'a'} {kind} check{more}")
+    check_asked(spot, found, kind)
     if found.get("method") == "HEAD" and found.get("expect_body") is not None:
         spot.at("expect_body").wrong("cannot be found: the answer to HEAD has no body")
     found = {key: value for key, value in found.items() if value is not None or key in ("host", "port", "expect_body")}
     return HealthCheckPolicy(**found | {"type": kind or "tcp"})
 
 
-_HEALTH_CHECK: Final[Section[HealthCheckPolicy | None]] = Section(
+HEALTH_CHECK: Final[Section[HealthCheckPolicy | None]] = Section(
     {
         "type": check_type,
         "service": nullable_text(_service),
@@ -179,10 +193,11 @@ _HEALTH_CHECK: Final[Section[HealthCheckPolicy | None]] = Section(
     },
     _health_check,
     off=(None,),
-    short=lambda spot: HealthCheckPolicy(type=check_type(spot)),
+    short=shaped(like(check_type))(lambda spot: HealthCheckPolicy(type=check_type(spot))),
 )
 
 
+@shaped(either(one_of(*_CAUSES, 502, 503, 504, *_GRPC_CAUSES), fitting(re.compile(_GRPC_SPELLING))))
 def _cause(spot: Spot) -> str:
     value = spot.value
     found = str(value) if isinstance(value, int) and not isinstance(value, bool) else spot.text()
@@ -203,14 +218,16 @@ def _backoff(spot: Spot, found: dict[str, Any]) -> Backoff:
 
 
 def _set_of(reader: Callable[[Spot], Any]) -> Callable[[Spot], frozenset[Any]]:
-    return lambda spot: frozenset(listing(reader, single=True)(spot))
+    """Several of what a reader takes; one alone needs no list."""
+    found: Callable[[Spot], frozenset[Any]] = lambda spot: frozenset(listing(reader, single=True)(spot))  # noqa: E731
+    return shaped(list_of(reader, single=True))(found)
 
 
 _RETRY: Final = Section(
     {
         "attempts": number(1, 100),
         "when": _set_of(_cause),
-        "methods": _set_of(lambda spot: known_method(spot).encode("ascii")),
+        "methods": _set_of(shaped(like(known_method))(lambda spot: known_method(spot).encode("ascii"))),
         "backoff": Section({"initial": duration(low=0), "max": duration(low=0)}, _backoff),
         "budget": share,
         "per_try_timeout": nullable(duration()),
@@ -241,6 +258,7 @@ def _are_sockets(spot: Spot, backends: tuple[BackendSettings, ...]) -> bool:
 _version = word("off", "v1", "v2")
 
 
+@shaped(or_none(_version))
 def _proxy_protocol(spot: Spot) -> str | None:
     found = "off" if spot.is_null else _version(spot)
     return None if found == "off" else found
@@ -269,7 +287,7 @@ _POOL: Final = Section(
         "algorithm": _algorithm,
         "hash_key": _hash_key,
         "backends": _backends,
-        "health_check": _HEALTH_CHECK,
+        "health_check": HEALTH_CHECK,
         "passive_health": PASSIVE_HEALTH,
         "circuit_breaker": CIRCUIT_BREAKER,
         "retry": _RETRY,
@@ -292,6 +310,7 @@ _POOL: Final = Section(
 )
 
 
+@shaped(like(_POOL))
 def pool(spot: Spot, name: str) -> PoolSettings:
     """The pool at a spot of `pools`."""
     walk = spot.walk

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from lbsvc.config.shapes import one_of, shaped
 from lbsvc.config.values import words
 from lbsvc.config.walk import Spot
 
@@ -82,6 +83,7 @@ def _hint(name: str, hints: Mapping[str, str]) -> str:
 
 
 def _reader(choices: tuple[str, ...], hints: Mapping[str, str]) -> Callable[[Spot], str]:
+    @shaped(one_of(*choices))
     def read(spot: Spot) -> str:
         found = spot.text()
         if found not in choices:

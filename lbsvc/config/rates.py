@@ -10,7 +10,8 @@ import math
 from typing import Any, Final
 
 from lbsvc.config.request_keys import request_key
-from lbsvc.config.values import nullable, nullable_text, number, parse_rate
+from lbsvc.config.shapes import like, shaped
+from lbsvc.config.values import RATE, nullable, nullable_text, number, parse_rate
 from lbsvc.config.walk import Refused, Section, Spot
 from lbsvc.core.policies import RatePolicy
 
@@ -19,6 +20,7 @@ _SLOWEST: Final = 0.001 / 3600
 _FASTEST: Final = 1_000_000_000
 
 
+@shaped(RATE)
 def _rate(spot: Spot) -> float:
     found = parse_rate(spot.text() or "")
     if found is None:
@@ -55,7 +57,7 @@ _SECTION: Final[Section[RatePolicy | None]] = Section(
     },
     _rate_limit,
     off=(None,),
-    short=lambda spot: _policy(_rate(spot)),
+    short=shaped(like(_rate))(lambda spot: _policy(_rate(spot))),
 )
 
 #: 100/s, or a section; null is none.

@@ -12,6 +12,7 @@ import re
 from typing import Final
 
 from lbsvc.config.schema import Redirect
+from lbsvc.config.shapes import fitting, like, one_of, shaped
 from lbsvc.config.values import number, visible, words
 from lbsvc.config.walk import Section, Spot, plain
 
@@ -29,6 +30,7 @@ _TARGET: Final = re.compile(
 _CHOSEN: Final = re.compile(rf"{_SCHEME}(?:(?:{_AUTHORITY})?(\*|\{{query\}}|\{{scheme\}})|(\{{path\}}|\{{uri\}}))")
 
 
+@shaped(fitting(re.compile(r"[\x21-\x7e]+"), maxLength=4096))
 def redirect_target(spot: Spot) -> str:
     """The `to` of a redirection."""
     found = visible(spot)
@@ -48,6 +50,7 @@ def redirect_target(spot: Spot) -> str:
     return found
 
 
+@shaped(one_of(301, 302, 303, 307, 308))
 def _status(spot: Spot) -> int:
     found = number(300, 399)(spot)
     if found not in (301, 302, 303, 307, 308):
@@ -59,5 +62,5 @@ REDIRECT: Final = Section(
     {"to": redirect_target, "status": _status},
     plain(Redirect),
     required=("to",),
-    short=lambda spot: Redirect(redirect_target(spot)),
+    short=shaped(like(redirect_target))(lambda spot: Redirect(redirect_target(spot))),
 )

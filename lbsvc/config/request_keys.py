@@ -6,10 +6,12 @@ for) or cookie:NAME (a token). Called by pools.py and rates.py; http/placing.py 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final
 
 from lbsvc.config.edits import FRAMING
+from lbsvc.config.shapes import either, fitting, shaped
 from lbsvc.config.values import TOKEN, header_fault, words
 from lbsvc.config.walk import Spot
 
@@ -21,6 +23,10 @@ LONGEST_COOKIE: Final = 128
 def request_key(*choices: str) -> Callable[[Spot], str]:
     """One of these, of which header:NAME and cookie:NAME stand for any name."""
 
+    plain = [choice for choice in choices if not choice.endswith(":NAME")]
+    named = [choice.removesuffix("NAME") for choice in choices if choice.endswith(":NAME")]
+
+    @shaped(either({"enum": plain}, fitting(re.compile(f"(?:{'|'.join(named)})(?:{TOKEN.pattern})"))))
     def read(spot: Spot) -> str:
         found = spot.text()
         kind, colon, name = (found or "").partition(":")

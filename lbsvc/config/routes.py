@@ -23,6 +23,7 @@ from lbsvc.config.networks import networks
 from lbsvc.config.rates import RATE_LIMIT
 from lbsvc.config.redirects import REDIRECT
 from lbsvc.config.schema import Fault, HeaderEdits, Match, Mirror, Redirect, Respond, RouteSettings
+from lbsvc.config.shapes import NULL, OFF, SOME_TEXT, TEXT, VARIABLE, either, like, list_of, shaped, whole
 from lbsvc.config.values import (
     duration,
     headers,
@@ -50,9 +51,13 @@ _OWN_ANSWERS: Final = ("respond", "redirect", "deny")
 _FOR_BACKENDS: Final = ("strip_prefix", "rewrite", "request_headers", "timeout", "mirror")
 
 
+#: What means nothing where it stands: it may be off.
+NOTHING: Final = either(NULL, OFF, {"type": "array", "maxItems": 0}, {"type": "object", "maxProperties": 0}, VARIABLE)
+
 # match
 
 
+@shaped(SOME_TEXT)
 def _host_pattern(spot: Spot) -> str:
     found = text(spot).lower()
     try:
@@ -64,6 +69,7 @@ def _host_pattern(spot: Spot) -> str:
         spot.expect("a host without a port, or *.example.com")
 
 
+@shaped(like(target))
 def _path_pattern(spot: Spot) -> str:
     """The pattern in normal form, in which paths are matched."""
     found = target(spot)
@@ -75,10 +81,12 @@ def _path_pattern(spot: Spot) -> str:
     return path_in_normal_form(spot, stem) + star
 
 
+@shaped(lambda of: either(list_of(known_method, single=True)(of), NULL))
 def _methods(spot: Spot) -> frozenset[str]:
     return frozenset() if spot.is_null else frozenset(listing(known_method, single=True)(spot))
 
 
+@shaped(NOTHING)
 def _no_sni(spot: Spot) -> tuple[str, ...]:
     """What a client asks for by TLS may be another host than its requests name; these are what http routes go by."""
     if not (spot.is_null or spot.is_off or spot.is_hollow):
@@ -132,6 +140,7 @@ RESPOND: Final = Section(
 )
 
 
+@shaped(TEXT)
 def pool_name(spot: Spot, *, is_copy: bool = False) -> str:
     """The name of a pool; that there is one is for checks.py to see."""
     found = text(spot)
@@ -139,6 +148,7 @@ def pool_name(spot: Spot, *, is_copy: bool = False) -> str:
     return found
 
 
+@shaped(either(whole(400, 599), NULL, OFF))
 def _deny(spot: Spot) -> int | None:
     if spot.is_null or spot.is_off:
         return None
@@ -147,11 +157,13 @@ def _deny(spot: Spot) -> int | None:
     return number(400, 599)(spot)
 
 
+@shaped(whole(0, 65535))
 def _weight(spot: Spot, pool: str) -> int:
     spot.walk.pool_uses.append(PoolUse(spot, pool, is_key=True))
     return number(0, 65535)(spot)
 
 
+@shaped(lambda of: either(of(named(_weight, checked=False)), OFF, VARIABLE))
 def split_weights(spot: Spot) -> tuple[tuple[str, int], ...]:
     """Pools and their weights."""
     if spot.is_off:
@@ -162,6 +174,7 @@ def split_weights(spot: Spot) -> tuple[tuple[str, int], ...]:
     return tuple(found.items())
 
 
+@shaped(TEXT)
 def _copy_pool(spot: Spot) -> str:
     return pool_name(spot, is_copy=True)
 
@@ -180,7 +193,7 @@ MIRROR: Final[Section[Mirror | None]] = Section(
     {"pool": nullable_text(_copy_pool), "percent": share},
     _mirror,
     off=(None,),
-    short=lambda spot: Mirror(_copy_pool(spot)),
+    short=shaped(TEXT)(lambda spot: Mirror(_copy_pool(spot))),
 )
 
 
@@ -206,6 +219,7 @@ FAULT: Final[Section[Fault | None]] = Section(
 # the route
 
 
+@shaped({"anyOf": [{"required": [action]} for action in ACTIONS]})
 def _route(spot: Spot, found: dict[str, Any]) -> RouteSettings:
     asked = [key for key in spot.entries() if key in ACTIONS and not asks_nothing(spot.at(key))]
     if not asked:

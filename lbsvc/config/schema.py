@@ -27,12 +27,20 @@ from lbsvc.core.policies import (
 
 @dataclass(frozen=True)
 class Bind:
-    """One address to listen on. host "" means both families on every address (":8080"); "/…" is a unix socket's path."""
+    """One address to listen on. host "" means both families on every address (":8080"); "/…" is a unix socket's path, and
+    "systemd:NAME" (port 0) are the sockets that systemd has passed under a name."""
 
     host: str
     port: int
 
+    @property
+    def passed_as(self) -> str | None:
+        """The name that systemd has passed sockets under; None for what we bind ourselves."""
+        return self.host[8:] if self.host.startswith("systemd:") else None
+
     def __str__(self) -> str:
+        if self.passed_as is not None:
+            return self.host
         if self.host.startswith("/"):
             return f"unix:{self.host}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -187,8 +195,18 @@ class ListenerSettings:
 
 
 @dataclass(frozen=True)
+class MemberSettings:
+    """What was set at run time for one address of a backend's host name: the member `name` ("app@10.0.0.1")."""
+
+    name: str
+    weight: int | None = None  # None: the entry's
+    state: str | None = None
+
+
+@dataclass(frozen=True)
 class BackendSettings:
-    """One backend as it is written: `address` verbatim, host and port parsed from it."""
+    """One backend as it is written: `address` verbatim, host and port parsed from it. What no file says (from `source` on)
+    is set by config/overlay.py."""
 
     address: str  # as written in the configuration, e.g. "10.0.0.1:8001" or "http://10.0.0.1:8001"
     host: str  # IP literal (no brackets), host name, or "/…", the path of a unix socket (port 0)
@@ -199,6 +217,9 @@ class BackendSettings:
     max_connections: int | None = None  # requests (http) or connections (tcp) at one time
     is_h2c: bool = False  # h2c://: HTTP/2 without TLS, by prior knowledge
     is_secure: bool = False  # TLS is spoken to it: https://, or one of a tcp pool that has a `tls` section
+    source: str = "config"  # config | runtime: an admin call has added it
+    state: str = "ready"  # what people set: ready | drain | maint
+    members: tuple[MemberSettings, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -232,6 +253,7 @@ class AdminSettings:
     bind: Bind = Bind("127.0.0.1", 9901)
     hosts: tuple[str, ...] = ()
     token: str = field(default="", repr=False)
+    read_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -252,6 +274,7 @@ class LogSettings:
 class ShutdownSettings:
     delay: float = 0.0
     drain_timeout: float = 30.0
+    removed: float | None = None  # how long connections of what a reload has removed may go on; None: no limit
 
 
 @dataclass(frozen=True)
@@ -264,3 +287,5 @@ class Settings:
     access_log: AccessLogSettings | None = AccessLogSettings()  # None: `access_log: off`
     log: LogSettings = LogSettings()
     shutdown: ShutdownSettings = ShutdownSettings()
+    watch: bool = False
+    state_file: str | None = None  # the path of the file that keeps run-time changes

@@ -22,19 +22,22 @@ from lbsvc.config.schema import (
     Settings,
     ShutdownSettings,
 )
-from lbsvc.config.values import duration, secret, share, text, word
+from lbsvc.config.shapes import NULL, SOME_TEXT, either, like, list_of, shaped
+from lbsvc.config.values import duration, nullable, nullable_text, secret, share, text, word, yes_no
 from lbsvc.config.walk import Later, Section, Spot, listing, named, plain
 
 LEVELS: Final = ("debug", "info", "warn", "error")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
+@shaped(lambda of: of(named(listener)) | {"type": "object", "minProperties": 1})
 def _listeners(spot: Spot) -> dict[str, ListenerSettings]:
     if not spot.entries():
         spot.refuse("needs at least one listener")
     return named(listener)(spot)
 
 
+@shaped(SOME_TEXT)
 def _host_name(spot: Spot) -> str:
     found = text(spot).lower()
     try:
@@ -43,10 +46,18 @@ def _host_name(spot: Spot) -> str:
         spot.expect("a host name without a port")
 
 
+@shaped(like(bind))
 def _admin_bind(spot: Spot) -> Bind:
     found = bind(spot)
+    if found.passed_as is not None:
+        spot.expect("host:port or unix:PATH: sockets that systemd passes are for listeners")
     spot.walk.binds.append((spot, found))
     return found
+
+
+@shaped(lambda of: either(list_of(_host_name, single=True)(of), NULL))
+def _hosts(spot: Spot) -> tuple[str, ...]:
+    return () if spot.is_null else listing(_host_name, single=True)(spot)
 
 
 def _admin(spot: Spot, found: dict[str, Any]) -> AdminSettings:
@@ -63,9 +74,9 @@ def _admin(spot: Spot, found: dict[str, Any]) -> AdminSettings:
 ADMIN: Final[Section[AdminSettings | None]] = Section(
     {
         "bind": _admin_bind,
-        "hosts": lambda spot: () if spot.is_null else listing(_host_name, single=True)(spot),
+        "hosts": _hosts,
         "token": secret,
-        "read_only": Later(yes_no=True),
+        "read_only": yes_no,
         "dashboard": Later(on=True, yes_no=True),
     },
     _admin,
@@ -73,12 +84,25 @@ ADMIN: Final[Section[AdminSettings | None]] = Section(
 )
 
 
+@shaped(SOME_TEXT)
 def _path(spot: Spot) -> str:
     """A file name, relative to the folder of the configuration; "-" is standard output."""
     found = text(spot)
     if not found or _CONTROL.search(found):
         spot.expect("the name of a file, or -")
     return found if found == "-" else os.path.join(os.path.dirname(spot.walk.filename), found)
+
+
+@shaped(SOME_TEXT)
+def _state_file(spot: Spot) -> str:
+    """Where run-time changes are kept, relative to the folder of the configuration."""
+    found = text(spot)
+    if found == "-" or found.endswith("/") or not found or _CONTROL.search(found):
+        spot.expect("the name of a file")
+    path = os.path.join(os.path.dirname(spot.walk.filename), found)
+    if os.path.abspath(path) == os.path.abspath(spot.walk.filename):
+        spot.refuse("cannot be the configuration itself: run-time changes are kept in a file of their own")
+    return path
 
 
 ACCESS_LOG: Final[Section[AccessLogSettings | None]] = Section(
@@ -90,7 +114,8 @@ LOG: Final = Section(
 )
 
 SHUTDOWN: Final = Section(
-    {"delay": duration(low=0), "drain_timeout": duration(low=0), "removed": Later()}, plain(ShutdownSettings)
+    {"delay": duration(low=0), "drain_timeout": duration(low=0), "removed": nullable(duration(low=0))},
+    plain(ShutdownSettings),
 )
 
 
@@ -108,8 +133,8 @@ TOP: Final = Section(
         "access_log": ACCESS_LOG,
         "log": LOG,
         "shutdown": SHUTDOWN,
-        "watch": Later(yes_no=True),
-        "state_file": Later(off=(None,)),
+        "watch": yes_no,
+        "state_file": nullable_text(_state_file),
         "workers": Later(off=(1,)),
     },
     _settings,

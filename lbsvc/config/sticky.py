@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from lbsvc.config.request_keys import cookie_fault
-from lbsvc.config.values import duration, nullable_text, secret, text, word, words
+from lbsvc.config.request_keys import LONGEST_COOKIE, cookie_fault
+from lbsvc.config.shapes import fitting, like, one_of, shaped
+from lbsvc.config.values import TOKEN, duration, nullable_text, secret, text, word, words
 from lbsvc.config.walk import RequestKey, Section, Spot
 from lbsvc.core.policies import StickyPolicy
 
@@ -23,6 +24,7 @@ _SECURE: Final = ("auto", "true", "false")
 _type = word("cookie", "ip")
 
 
+@shaped(fitting(TOKEN, maxLength=LONGEST_COOKIE))
 def _cookie(spot: Spot) -> str:
     found = text(spot)
     fault = cookie_fault(found)
@@ -31,6 +33,7 @@ def _cookie(spot: Spot) -> str:
     return found
 
 
+@shaped(one_of("auto", True, False))
 def _secure(spot: Spot) -> str:
     """auto, or true or false as YAML says them."""
     if isinstance(spot.value, bool):
@@ -77,7 +80,7 @@ _SECTION: Final[Section[StickyPolicy | None]] = Section(
     },
     _sticky,
     off=(None,),
-    short=lambda spot: _noted(spot, StickyPolicy(type=_type(spot))),
+    short=shaped(like(_type))(lambda spot: _noted(spot, StickyPolicy(type=_type(spot)))),
 )
 
 #: cookie or ip, or a section; null is none.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from lbsvc.config.shapes import like, shaped
 from lbsvc.config.values import duration, nullable, nullable_text, number, share
 from lbsvc.config.walk import Section, Spot, plain
 from lbsvc.core.policies import BreakerPolicy, EjectionPolicy, FlappingPolicy, QueuePolicy
@@ -51,11 +52,13 @@ FLAPPING: Final[Section[FlappingPolicy | None]] = Section(
 )
 
 
+@shaped(like(nullable(duration(low=0))))
 def slow_start(spot: Spot) -> float | None:
     """Seconds; 0 is none, like null and off."""
     return nullable(duration(low=0))(spot) or None
 
 
+@shaped(like(nullable(share)))
 def panic_threshold(spot: Spot) -> float:
     """A share; 0% is never, like null and off."""
     return nullable(share)(spot) or 0.0

@@ -13,8 +13,9 @@ from typing import Any, Final
 from lbsvc.config.addresses import parse_host
 from lbsvc.config.networks import networks
 from lbsvc.config.rates import RATE_LIMIT
-from lbsvc.config.routes import ACTIONS, MATCH, ROUTE, asks_nothing, pool_name, route_name, split_weights
+from lbsvc.config.routes import ACTIONS, MATCH, NOTHING, ROUTE, asks_nothing, pool_name, route_name, split_weights
 from lbsvc.config.schema import Match, RouteSettings
+from lbsvc.config.shapes import NULL, OFF, SOME_TEXT, VARIABLE, either, list_of, shaped
 from lbsvc.config.values import label, nullable_text, text
 from lbsvc.config.walk import Section, Spot, listing
 from lbsvc.core.policies import RatePolicy
@@ -30,6 +31,7 @@ def _is_address(name: str) -> bool:
     return True
 
 
+@shaped(SOME_TEXT)
 def _name_pattern(spot: Spot) -> str:
     """A name that clients can ask for, or *.example.com."""
     found = text(spot).lower()
@@ -42,14 +44,20 @@ def _name_pattern(spot: Spot) -> str:
         spot.expect("a host name without a port, or *.example.com")
 
 
+@shaped(lambda of: either(list_of(_name_pattern, single=True)(of), NULL, OFF))
 def name_patterns(spot: Spot) -> tuple[str, ...]:
     """`match.sni`: a list of names, each once; one alone needs no list, null is none."""
     return () if spot.is_null or spot.is_off else tuple(dict.fromkeys(listing(_name_pattern, single=True)(spot)))
 
 
+#: A mapping may hold nothing but such.
+_HOLLOW: Final = either(*NOTHING["anyOf"], {"type": "object"})
+
+
 def _meaningless(why: str, *, hollow: bool = True) -> Callable[[Spot], None]:
     """A reader of what only requests could have: it may be off; with `hollow` an empty section is off, too."""
 
+    @shaped(_HOLLOW if hollow else either(NULL, OFF, VARIABLE))
     def read(spot: Spot) -> None:
         if not (spot.is_null or spot.is_off or (hollow and spot.is_hollow)):
             spot.refuse(f"means nothing where protocol is tcp: {why}")
@@ -72,6 +80,7 @@ TCP_MATCH: Final = Section(
 )
 
 
+@shaped({"anyOf": [{"required": [way]} for way in _WAYS]})
 def _route(spot: Spot, found: dict[str, Any]) -> RouteSettings:
     entries = spot.entries()
     asked = [key for key in entries if key in _WAYS and not asks_nothing(spot.at(key))]
@@ -111,6 +120,7 @@ _ROUTE: Final = Section(
 )
 
 
+@shaped(lambda of: either(list_of(_ROUTE)(of), NULL))
 def tcp_routes(spot: Spot) -> tuple[RouteSettings, ...]:
     """The routes of a tcp listener; null is none."""
     return () if spot.is_null else listing(_ROUTE)(spot)

@@ -21,10 +21,12 @@ from lbsvc.config import document
 from lbsvc.config.addresses import AddressError, parse_host
 from lbsvc.config.certificates import ENDING, Certificate, CertificateFault, day, load_ca, load_pair
 from lbsvc.config.document import spell
+from lbsvc.config.hints import quoted
 from lbsvc.config.protocols import alpn_hint
 from lbsvc.config.schema import CertificateFiles, ListenerTls, PoolTls
+from lbsvc.config.shapes import NULL, OFF, SOME_TEXT, Of, either, like, list_of, one_of, shaped
 from lbsvc.config.values import duration, matching, nullable, nullable_text, text, word, words, yes_no
-from lbsvc.config.walk import Refused, Section, Spot, listing, quoted
+from lbsvc.config.walk import Refused, Section, Spot, listing
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _VERSIONS: Final = ("1.2", "1.3")
@@ -33,11 +35,14 @@ _HTTP: Final = ("h2", "http/1.1", "http/1.0")
 #: What stands between the elements of a cipher string, and before one that takes away or moves.
 _BETWEEN: Final = re.compile(r"[:, ;]+")
 _LESS: Final = ("!", "-", "+")
+#: Of a file that is named by a text from elsewhere.
+_UNREAD: Final = "is not read here: `twist loadbalancer --check` does that, where the file is"
 
 
 # files
 
 
+@shaped(SOME_TEXT)
 def _file(spot: Spot) -> str:
     found = text(spot)
     if not found or _CONTROL.search(found):
@@ -56,9 +61,13 @@ def _named(spot: Spot) -> str:
     return f"{got[:-1]}, relative to {quoted(folder)[1:-1]})"
 
 
+@shaped(SOME_TEXT)
 def _authorities(spot: Spot) -> str:
     """A file of certificates that others are verified by."""
     path = _file(spot)
+    if not spot.walk.reads_files:
+        spot.walk.note(spot.path, _UNREAD)
+        return path
     try:
         found = load_ca(path)
     except CertificateFault as fault:
@@ -70,11 +79,14 @@ def _authorities(spot: Spot) -> str:
     return path
 
 
-def _pair(spot: Spot, found: dict[str, Any], *, is_client: bool = False) -> tuple[CertificateFiles, Certificate]:
+def _pair(spot: Spot, found: dict[str, Any], *, is_client: bool = False) -> tuple[CertificateFiles, Certificate | None]:
     """The certificate of `cert` and `key`, or of the text that stands here; without a key the one file holds both."""
     cert = spot if spot.is_scalar else spot.at("cert")
     has_key = found.get("key") is not None
     files = CertificateFiles(found["cert"], found["key"] if has_key else found["cert"])
+    if not spot.walk.reads_files:
+        spot.walk.note(cert.path, _UNREAD)
+        return files, None
     try:
         certificate = load_pair(files, is_client=is_client)
     except CertificateFault as fault:
@@ -102,20 +114,27 @@ def _tell(spot: Spot, notes: Iterable[str]) -> None:
 # listeners
 
 
-def _certificate(spot: Spot, found: dict[str, Any]) -> tuple[CertificateFiles, Certificate]:
+def _certificate(spot: Spot, found: dict[str, Any]) -> tuple[CertificateFiles, Certificate | None]:
     if "key" in spot.entries() and "key" not in found:
         raise Refused
     return _pair(spot, found)
+
+
+def _one_or_more(of: Of) -> dict[str, Any]:
+    """A list, or one alone, be it a mapping or a text."""
+    one = of(_CERTIFICATE, "[]")
+    return either({"type": "array", "items": one, "minItems": 1}, one)
 
 
 _CERTIFICATE: Final = Section(
     {"cert": _file, "key": nullable_text(_file)},
     _certificate,
     required=("cert",),
-    short=lambda spot: _pair(spot, {"cert": _file(spot)}),
+    short=shaped(like(_file))(lambda spot: _pair(spot, {"cert": _file(spot)})),
 )
 
 
+@shaped(_one_or_more)
 def _certificates(spot: Spot) -> dict[CertificateFiles, str]:
     """Those that are here, in their order, each with the kind of its key."""
     if spot.is_null or spot.is_hollow:
@@ -134,6 +153,9 @@ def _certificates(spot: Spot) -> dict[CertificateFiles, str]:
         if at != i:
             child.wrong(f"is the same as certificates[{at}]")
             continue
+        if certificate is None:
+            kinds[files] = ""
+            continue
         kinds[files] = certificate.kind
         more = {(name, certificate.kind) for name in certificate.names}
         if more and more <= names:
@@ -142,6 +164,7 @@ def _certificates(spot: Spot) -> dict[CertificateFiles, str]:
     return kinds
 
 
+@shaped(one_of("1.2", "1.3", 1.2, 1.3))
 def _min_version(spot: Spot) -> str:
     """1.2 or 1.3, also as the numbers that YAML takes them for."""
     found = str(spot.value) if isinstance(spot.value, float) else spot.text()
@@ -163,6 +186,7 @@ def _are_ciphers(written: str) -> bool:
     return True
 
 
+@shaped(like(_cipher_string))
 def _ciphers(spot: Spot) -> str:
     """A cipher string that means something, as does each word of it: OpenSSL itself passes over those it does not know."""
     found = _cipher_string(spot)
@@ -203,12 +227,14 @@ def _can_serve(written: str, kinds: Iterable[str]) -> bool:
 _protocol = matching(re.compile(r"[\x21-\x7e]+"), "the name of a protocol, such as http/1.1", 255)
 
 
+@shaped(lambda of: either(list_of(_protocol, single=True)(of), NULL, OFF))
 def _alpn(spot: Spot) -> tuple[str, ...]:
     if spot.is_null or spot.is_off:
         return ()
     return tuple(dict.fromkeys(listing(_protocol, single=True)(spot)))
 
 
+@shaped({"required": ["certificates"]})
 def _listener_tls(spot: Spot, found: dict[str, Any]) -> ListenerTls:
     entries, note = spot.entries(), spot.walk.note
     if "certificates" not in entries:
@@ -220,7 +246,7 @@ def _listener_tls(spot: Spot, found: dict[str, Any]) -> ListenerTls:
         note(spell(spot.path, "client_auth"), "does nothing without client_ca: no client is asked for a certificate")
     if tls.ciphers is not None and tls.min_version == "1.3":
         note(spell(spot.path, "ciphers"), "does nothing where min_version is 1.3: it is about TLS 1.2")
-    elif tls.ciphers is not None and kinds and not _can_serve(tls.ciphers, kinds.values()):
+    elif tls.ciphers is not None and kinds and spot.walk.reads_files and not _can_serve(tls.ciphers, kinds.values()):
         have = words(tuple(sorted(set(kinds.values()))), "and")
         why = f"none of these goes with a certificate that is here ({have})"
         note(spell(spot.path, "ciphers"), f"{why}: no client of TLS 1.2 can connect")
@@ -262,6 +288,7 @@ def check_alpn(spot: Spot, tls: ListenerTls, is_http: bool) -> None:
 # pools
 
 
+@shaped(SOME_TEXT)
 def _server_name(spot: Spot) -> str:
     found = text(spot)
     try:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final, TypeVar
 
+from lbsvc.config.shapes import DEFINITIONS, OFF, TEXT, VARIABLE, either, fitting, one_of, or_none, shaped, whole
 from lbsvc.config.walk import Spot, name_fault, named
 from lbsvc.core.methods import METHODS
 
@@ -29,6 +30,8 @@ _DURATION: Final = re.compile(
 _PLAIN_NUMBER: Final = re.compile(_NUMBER)
 _SIZE: Final = re.compile(rf"({_NUMBER}) ?([A-Za-z]*)")
 _SIZES: Final = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+#: The same units for those who know no way to say that case does not count.
+_UNIT: Final = "(?:[KkMmGg][Ii]?)?[Bb]|"
 _SHARE: Final = re.compile(rf"({_NUMBER}) ?%")
 _RATE: Final = re.compile(rf"({_NUMBER}) ?/ ?(s|m|h)")
 TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -36,6 +39,16 @@ TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 TWICE: Final = "is here twice: case does not count in names of headers"
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
 _LINE: Final = re.compile(r"[\x20-\x7e\t]*")
+
+# Shapes of their own, which are said once.
+DEFINITIONS["duration"] = fitting(re.compile(f"{_DURATION.pattern}|{_NUMBER}"), description="250ms, 5s, 1m30s, 1h")
+DEFINITIONS["size"] = fitting(re.compile(_SIZE.pattern.replace("[A-Za-z]*", _UNIT)), description="512, 16KiB, 8MiB")
+DEFINITIONS["share"] = fitting(_SHARE, description="0% to 100%")
+DEFINITIONS["rate"] = fitting(_RATE, description="100/s, 6000/m, 10/h")
+DURATION: Final = {"$ref": "#/$defs/duration"}
+SIZE: Final = {"$ref": "#/$defs/size"}
+SHARE: Final = {"$ref": "#/$defs/share"}
+RATE: Final = {"$ref": "#/$defs/rate"}
 
 
 def parse_duration(text: str) -> float | None:
@@ -80,6 +93,7 @@ def _bounded(spot: Spot, value: T, low: T, high: T, show: Callable[[T], str]) ->
 def number(low: int, high: int) -> Callable[[Spot], int]:
     """Whole numbers from low to high."""
 
+    @shaped(whole(low, high))
     def read(spot: Spot) -> int:
         value = spot.value
         if not isinstance(value, int) or isinstance(value, bool):
@@ -89,6 +103,7 @@ def number(low: int, high: int) -> Callable[[Spot], int]:
     return read
 
 
+@shaped(either({"type": "boolean"}, VARIABLE))
 def yes_no(spot: Spot) -> bool:
     value = spot.value
     if not isinstance(value, bool):
@@ -106,6 +121,7 @@ def show_duration(seconds: float) -> str:
 def duration(low: float = 0.001, high: float = LONGEST) -> Callable[[Spot], float]:
     """Seconds from low to high. By default not 0: a timeout of nothing would end everything at once."""
 
+    @shaped(either(DURATION, {"type": "number", "minimum": low, "maximum": high}))
     def read(spot: Spot) -> float:
         value = spot.value
         seconds: float | None = None
@@ -133,6 +149,7 @@ def show_size(size: int) -> str:
 def size(low: int = 0, high: int = LARGEST) -> Callable[[Spot], int]:
     """Bytes from low to high."""
 
+    @shaped(either(SIZE, {"type": "integer", "minimum": low, "maximum": high}))
     def read(spot: Spot) -> int:
         value = spot.value
         found = parse_size(value) if isinstance(value, str) else value
@@ -143,6 +160,7 @@ def size(low: int = 0, high: int = LARGEST) -> Callable[[Spot], int]:
     return read
 
 
+@shaped(SHARE)
 def share(spot: Spot) -> float:
     value = spot.value
     found = parse_share(value) if isinstance(value, str) else None
@@ -154,6 +172,7 @@ def share(spot: Spot) -> float:
 def nullable(reader: Callable[[Spot], T]) -> Callable[[Spot], T | None]:
     """null means none; so do off and false."""
 
+    @shaped(or_none(reader, OFF, VARIABLE))
     def read(spot: Spot) -> T | None:
         return None if spot.is_null or spot.is_off else reader(spot)
 
@@ -163,6 +182,7 @@ def nullable(reader: Callable[[Spot], T]) -> Callable[[Spot], T | None]:
 def nullable_text(reader: Callable[[Spot], T]) -> Callable[[Spot], T | None]:
     """null means none; off is text like any other."""
 
+    @shaped(or_none(reader, VARIABLE))
     def read(spot: Spot) -> T | None:
         return None if spot.is_null else reader(spot)
 
@@ -176,6 +196,7 @@ def words(choices: tuple[str, ...], last: str = "or") -> str:
 def word(*choices: str, later: tuple[str, ...] = ()) -> Callable[[Spot], str]:
     """One of the words; those in `later` are known, but do not act yet. Where off is one, so is false."""
 
+    @shaped(one_of(*choices, *([False] if "off" in choices else [])))
     def read(spot: Spot) -> str:
         text = spot.text()
         if spot.value is False and "off" in choices:
@@ -189,6 +210,7 @@ def word(*choices: str, later: tuple[str, ...] = ()) -> Callable[[Spot], str]:
     return read
 
 
+@shaped(TEXT)
 def text(spot: Spot) -> str:
     """Any text, also an empty one."""
     found = spot.text()
@@ -201,6 +223,7 @@ def text(spot: Spot) -> str:
 def matching(pattern: re.Pattern[str], rule: str, longest: int = 4096) -> Callable[[Spot], str]:
     """Text that a pattern fits as a whole."""
 
+    @shaped(fitting(pattern, maxLength=longest))
     def read(spot: Spot) -> str:
         found = text(spot)
         if not pattern.fullmatch(found):
@@ -212,6 +235,7 @@ def matching(pattern: re.Pattern[str], rule: str, longest: int = 4096) -> Callab
     return read
 
 
+@shaped(fitting(re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Z]{1,64}")))
 def method(spot: Spot) -> str:
     """A request method; they are case-sensitive, and those in use are in capitals."""
     found = text(spot)
@@ -220,6 +244,7 @@ def method(spot: Spot) -> str:
     return found
 
 
+@shaped(one_of(*sorted(name.decode() for name in METHODS)))
 def known_method(spot: Spot) -> str:
     """A method that is passed on: one that never comes would make a rule that never acts."""
     found = method(spot)
@@ -233,6 +258,7 @@ header_value = matching(_LINE, "visible ASCII text on one line")
 visible = matching(_VISIBLE, "visible ASCII text without spaces")
 
 
+@shaped(fitting(re.compile(r"/[\x21-\x22\x24-\x7e]*"), maxLength=4096))
 def target(spot: Spot) -> str:
     """A path that a request line can carry."""
     found = visible(spot)
@@ -243,6 +269,7 @@ def target(spot: Spot) -> str:
     return found
 
 
+@shaped(fitting(re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,126}[\x21-\x7e])?")))
 def label(spot: Spot) -> str:
     """A name that may appear in a response header, a metric label and a log."""
     found = text(spot)
@@ -252,6 +279,7 @@ def label(spot: Spot) -> str:
     return found
 
 
+@shaped({"type": ["string", "null"], "maxLength": 4096, "pattern": f"^(?:{_VISIBLE.pattern})?$|\\$\\{{"})
 def secret(spot: Spot) -> str:
     """A bearer token, or nothing. No message shows it."""
     if spot.is_null:
@@ -278,6 +306,13 @@ def headers(
 ) -> Callable[[Spot], tuple[tuple[str, str], ...]]:
     """A mapping of header names to values; `refused` says of names (lower case) why they cannot be here."""
 
+    @shaped(
+        {
+            "type": ["object", "null"],
+            "propertyNames": {"pattern": f"^(?:{TOKEN.pattern})$", "maxLength": 256},
+            "additionalProperties": fitting(_LINE, maxLength=4096),
+        }
+    )
     def read(spot: Spot) -> tuple[tuple[str, str], ...]:
         seen: set[str] = set()
 

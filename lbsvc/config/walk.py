@@ -14,30 +14,24 @@ an unknown key in it; contract.md wants both, and "not supported yet" and notes 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, NoReturn, TypeAlias, TypeVar
 
 from lbsvc.config import document
 from lbsvc.config.document import Entry, Items, Node, Scalar, spell
+from lbsvc.config.hints import meant, meant_key, quoted
 from lbsvc.config.scalars import Plain, VariableError, expand, resolve
 from lbsvc.config.schema import Bind, PoolSettings
+from lbsvc.config.shapes import list_of, shaped
 from lbsvc.errors import Mistake
 
 T = TypeVar("T")
 Reader: TypeAlias = Callable[["Spot"], Any]
 
 NOT_YET: Final = "is not supported yet"
-
-#: What others call some of our keys: where one of these is unknown, the first that is known there was meant.
-_ALIASES: Final[dict[str, tuple[str, ...]]] = {
-    **dict.fromkeys(("cert", "certs", "certificate", "crt", "ssl_certificate"), ("certificates", "cert")),
-    **dict.fromkeys(("private_key", "ssl_certificate_key"), ("key",)),
-    **dict.fromkeys(("ca_cert", "ca_file", "cafile"), ("client_ca", "ca")),
-    "sni": ("server_name",),
-    "ssl": ("tls",),
-}
+#: What a name may be, as far as JSON Schema goes: see `name_fault`.
+_NAMES: Final = {"propertyNames": {"minLength": 1, "maxLength": 128, "not": {"pattern": r"^\s|\s$|\$\{"}}}
 
 
 class Refused(Exception):
@@ -77,13 +71,17 @@ class ReadPool:
 class Walk:
     """One reading of one configuration: what was found wrong, and what is to be said about it.
 
-    `wall` is the time of day in Unix seconds, by which certificates expire.
+    `wall` is the time of day in Unix seconds, by which certificates expire. Without `reads_files` no file that is named is
+    looked at: who asks what is wrong with a text from elsewhere must not learn by it which files there are.
     """
 
-    def __init__(self, filename: str, env: Mapping[str, str] | None, wall: Callable[[], float]) -> None:
+    def __init__(
+        self, filename: str, env: Mapping[str, str] | None, wall: Callable[[], float], *, reads_files: bool = True
+    ) -> None:
         self.filename = filename
         self.env = env
         self.wall = wall
+        self.reads_files = reads_files
         self.mistakes: list[Mistake] = []
         self.notes: list[str] = []
         # What checks.py compares once all is read.
@@ -306,7 +304,7 @@ class Section(Generic[T]):
             if reader is None:
                 if not key.startswith("x-"):
                     unknown = Spot(spot.walk, Scalar("", None), path, entry.line, entry.column, entry.option)
-                    hint = _meant_key(key, self.keys)
+                    hint = meant_key(key, self.keys)
                     unknown.wrong(f"unknown key ({hint})" if hint else "unknown key")
                 continue
             try:
@@ -334,6 +332,9 @@ def plain(cls: Callable[..., T]) -> Callable[[Spot, dict[str, Any]], T]:
 def named(reader: Callable[[Spot, str], T], *, checked: bool = True) -> Callable[[Spot], dict[str, T]]:
     """A reader of a mapping whose keys are names that people chose; unless `checked` is false, they are checked."""
 
+    @shaped(
+        lambda of: {"type": ["object", "null"], "additionalProperties": of(reader, "N")} | (_NAMES if checked else {})
+    )
     def read(spot: Spot) -> dict[str, T]:
         found: dict[str, T] = {}
         for key, entry in spot.entries().items():
@@ -354,6 +355,7 @@ def named(reader: Callable[[Spot, str], T], *, checked: bool = True) -> Callable
 def listing(reader: Callable[[Spot], T], *, single: bool = False) -> Callable[[Spot], tuple[T, ...]]:
     """A reader of a list; with `single`, one scalar stands for a list of it."""
 
+    @shaped(list_of(reader, single=single))
     def read(spot: Spot) -> tuple[T, ...]:
         found: list[T] = []
         for entry, path in spot.items(single=single):
@@ -373,24 +375,3 @@ def name_fault(name: str) -> str:
     if len(name) > 128:
         return "at most 128 characters long"
     return "written out: variables are not expanded in names" if "${" in name else ""
-
-
-def quoted(text: str) -> str:
-    """`text` in quotes, on one line, at most some 60 characters of it."""
-    short = text if len(text) <= 60 else text[:57] + "..."
-    return '"' + "".join(c if c.isprintable() else repr(c)[1:-1] for c in short) + '"'
-
-
-def _meant_key(key: str, known: Mapping[str, Any]) -> str:
-    names = _ALIASES.get(key.lower().replace("-", "_"), ())
-    return next((f"did you mean {name}?" for name in names if name in known), "") or meant(key, known)
-
-
-def meant(word: str, known: Iterable[str]) -> str:
-    """For a message: which of the known words was probably meant, "" for none."""
-    folded = {k.lower().replace("-", "_"): k for k in known}
-    if len(word) <= 64 and len(folded) <= 300:  # comparing costs time for each of them
-        close = difflib.get_close_matches(word.lower().replace("-", "_"), folded, 1, 0.6)
-        if close:
-            return f"did you mean {folded[close[0]]}?"
-    return ""

@@ -67,12 +67,14 @@ class Backend:
         "duration",
         "effective",
         "epoch",
+        "era",
         "failures",
         "greeting",
         "health",
         "host",
         "idle",
         "is_ejected",
+        "is_leaving",
         "is_suspect",
         "last_check",
         "latency",
@@ -119,6 +121,9 @@ class Backend:
         self.health = "unknown"  # what was found: unknown | up | down | flapping
         self.circuit = "closed"  # closed | open | half_open (core/breaker.py)
         self.is_ejected = False  # by real traffic's failures (core/ejection.py)
+        self.is_leaving = False  # it has left its pool, and finishes what it has (core/leaving.py)
+        #: grows when what is kept for it must not be used again (http/pooling.py): connections of another era are not kept
+        self.era = 0
         self.epoch = 0  # of the circuit: what was begun in another says nothing about this one (core/guarding.py)
         self.effective = weight  # the weight that pickers see; slow start makes it less for a while (core/ramping.py)
         self.ramped_from: float | None = None  # when slow start began for it; None: it has its whole weight

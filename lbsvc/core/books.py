@@ -7,7 +7,7 @@ read by observe; imports nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Final
 
 #: Upper bounds of the duration histograms, in seconds (contract.md); the last, +Inf, is implied.
@@ -69,6 +69,8 @@ class ListenerBooks:
         self.terminations: dict[str, int] = {}
         #: (route, pool) -> books; `pool` is "none" where the route has none
         self.routes: dict[tuple[str, str], RouteBooks] = {}
+        #: requests of routes whose books are gone
+        self.forgotten = 0
 
     def route(self, route: str, pool: str) -> RouteBooks:
         """The books of one route, made when first asked for (at configuration time, never per request)."""
@@ -76,3 +78,8 @@ class ListenerBooks:
         if books is None:
             books = self.routes[route, pool] = RouteBooks(route, pool)
         return books
+
+    def forget_routes(self, pools: Container[str]) -> None:
+        """The books of routes to pools that are no more (`pools` are those that are) go; their requests stay counted."""
+        for key in [key for key in self.routes if key[1] != "none" and key[1] not in pools]:
+            self.forgotten += sum(self.routes.pop(key).requests.values())

@@ -57,6 +57,13 @@ class ClientCounts:
             return peer
         return Surplus(peer) if _take(self._surplus, client, self.surplus) else None
 
+    def count(self, peer: str) -> None:
+        """A connection that was there before anybody counted: `leave` must follow, as after `enter`, which gave `peer`."""
+        client = client_of(peer)
+        if client is not None:
+            counts = self._surplus if isinstance(peer, Surplus) else self._open
+            counts[client] = counts.get(client, 0) + 1
+
     def leave(self, peer: str) -> None:
         """A connection that `enter` has let in is gone."""
         client = client_of(peer)

@@ -121,13 +121,21 @@ class Guard(Generic[G]):
         self._return_excess()
 
     def take_over(self, backend: G) -> None:
-        """Watch it from here on, from the beginning whatever another guard may have found; or if it is watched
-        already, mind that the limit that people set may be another."""
+        """Watch it from here on, from the beginning whatever another guard may have found; one that is watched goes on, with
+        the limit that people set now."""
         watch = self._watched.get(backend)
         if watch is None:
             watch = self._watched[backend] = _Watch(self.breaker, self.ejection)
             watch.tried = watch.returned = backend.epoch  # results of what it does already are as good as any
             _clear(backend)
+        else:
+            self._limit(backend, watch)
+
+    def set_most(self, backend: G) -> None:
+        """People have set another limit (`most`), for a member or for one that is to be."""
+        watch = self._watched.get(backend)
+        if watch is None:
+            backend.limit = backend.most
         else:
             self._limit(backend, watch)
 

@@ -6,6 +6,9 @@ Called by the roads (`pick`, `take`), by whoever changes a member's health, weig
 the app (`set_members`). `on_empty` and `on_available` are told of transitions only; a new pool counts as available until
 its first members say otherwise. invariant: the sum of `active` over backends is the number of open leases.
 
+Whoever leaves is in `departures` while it has leases; `everyone` are members and those. A reload changes what there is: the
+algorithm by `use`, slow start by `set_ramp`, the rest by assignment and a `refresh`.
+
 What a pool may have beside, each None or empty by default: a `guard` (breakers, ejections), a `queue` for who finds every
 backend at its limit, a `ramp` (slow start), a `panic` threshold. Clock and timers are the app's: `seconds`, `later`.
 
@@ -21,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from lbsvc.core import adaptive, chance, choices, hashed, loads, rotation  # noqa: F401 - they register their pickers
 from lbsvc.core.backend import Backend
 from lbsvc.core.lease import Lease
+from lbsvc.core.leaving import Departures
 from lbsvc.core.pickers import PICKERS, Picker, no_clock
 from lbsvc.core.policies import RetryPolicy
 from lbsvc.core.queueing import Queue
@@ -39,6 +43,42 @@ __all__ = ["TIERS", "Lease", "Pool", "tier_of"]
 class Pool:
     """Backends under one name, balanced by one algorithm."""
 
+    # More attributes than instances share the keys of (30 in Python 3.11): without slots each pick would be dearer.
+    __slots__ = (
+        "_absent",
+        "_best",
+        "_first",
+        "_has_step",
+        "_is_serving",
+        "_rng",
+        "_serves_again",
+        "_serving",
+        "_tiers",
+        "_was_available",
+        "algorithm",
+        "backends",
+        "budget",
+        "budget_exhausted",
+        "departures",
+        "full",
+        "guard",
+        "later",
+        "name",
+        "on_acquired",
+        "on_available",
+        "on_empty",
+        "on_finished",
+        "on_members",
+        "on_released",
+        "on_suspect",
+        "panic",
+        "queue",
+        "ramp",
+        "retries",
+        "seconds",
+        "wants_key",
+    )
+
     def __init__(
         self,
         name: str,
@@ -52,6 +92,7 @@ class Pool:
     ) -> None:
         self.name = name
         self.algorithm = algorithm
+        self._rng = rng
         self.backends: tuple[Backend, ...] = ()
         self.on_empty = on_empty
         self.on_available = on_available
@@ -74,9 +115,8 @@ class Pool:
         self.on_members: list[Callable[[Sequence[Backend]], None]] = []
         #: those at their limit
         self.full: set[Backend] = set()
-        self._tiers = [Tier(PICKERS[algorithm](rng)) for _ in range(TIERS)]
-        for tier in self._tiers:
-            tier.picker.seconds = seconds
+        self.departures = Departures(later, self._bind_hooks)
+        self._tiers = self.tiers_by(algorithm)
         self.wants_key = self._tiers[0].picker.wants_key
         self._serving: list[Picker] = []  # the pickers of the tiers that are not empty, best first
         self._best: set[Backend] = set()  # the members of the first of them
@@ -86,6 +126,41 @@ class Pool:
         self._serves_again = False
         self._absent: set[Backend] = set()  # those that have been away: who comes back starts slowly
         self._has_step = False  # the next step of a slow start is due
+
+    def tiers_by(self, algorithm: str) -> list[Tier]:
+        """Empty tiers that go by an algorithm, for `use`."""
+        tiers = [Tier(PICKERS[algorithm](self._rng)) for _ in range(TIERS)]
+        for tier in tiers:
+            tier.picker.seconds = self.seconds
+        return tiers
+
+    def use(self, algorithm: str, tiers: list[Tier]) -> None:
+        """From now on this one says who is next; leases that are open are counted by it too."""
+        self.algorithm = algorithm
+        self._tiers = tiers
+        self.wants_key = tiers[0].picker.wants_key
+        self.refresh()
+
+    def set_ramp(self, seconds: float | None) -> None:
+        """How long a slow start lasts; None: there is none. Whoever is here when it is turned on has its whole weight."""
+        if (self.ramp.duration if self.ramp is not None else None) == seconds:
+            return
+        if self.ramp is None:
+            self._absent.clear()
+        self.ramp = Ramp(seconds) if seconds else None
+        if self.ramp is None:
+            for backend in self.backends:
+                backend.ramped_from = None
+
+    @property
+    def leaving(self) -> list[Backend]:
+        """Those that are members no more, and have leases left."""
+        return self.departures.backends
+
+    @property
+    def everyone(self) -> tuple[Backend, ...]:
+        """The members, and behind them those that are leaving."""
+        return (*self.backends, *self.departures.backends)
 
     @property
     def picker(self) -> Picker:
@@ -173,7 +248,7 @@ class Pool:
 
     def suspect(self, backend: Backend) -> None:
         """It could not be reached: others first, for a while."""
-        if not backend.is_suspect and self.on_suspect is not None:
+        if not backend.is_suspect and not backend.is_leaving and self.on_suspect is not None:
             backend.is_suspect = True
             self.refresh()
             self.on_suspect(backend)
@@ -188,6 +263,8 @@ class Pool:
         known = [each.picker for each in self._tiers if each.known]
         self.on_acquired = tuple(picker.acquired for picker in known if picker.wants_hooks)
         self.on_released = tuple(picker.released for picker in known if picker.wants_hooks)
+        if self.departures.backends:
+            self.on_released = (*self.on_released, self.departures.released)
         self.on_finished = tuple(picker.finished for picker in known if picker.wants_results)
 
     def _report(self) -> None:
@@ -238,6 +315,7 @@ class Pool:
         """Whether a client that sticks to this one may go to it. Draining and a weight of nothing are for new clients."""
         return (
             backend.state != "maint"
+            and not backend.is_leaving
             and backend.host != ""
             and backend.health not in ("down", "flapping")
             and not backend.is_ejected

@@ -37,7 +37,7 @@ from lbsvc.core.clients import client_of
 from lbsvc.core.networks import UNIX
 from lbsvc.core.policies import RatePolicy
 
-__all__ = ["RateLimiter", "client_key"]
+__all__ = ["RateLimiter", "client_key", "limiter_for"]
 
 #: Keys that are remembered, unless told otherwise.
 MOST_KEYS: Final = 65536
@@ -59,6 +59,13 @@ def client_key(address: str) -> str:
     All clients of unix sockets, which have no address, share the key "unix".
     """
     return client_of(address) or UNIX
+
+
+def limiter_for(policy: RatePolicy | None, former: RateLimiter | None) -> RateLimiter | None:
+    """What keeps `policy`: `former`, with its buckets, where that does already."""
+    if policy is None or (former is not None and former.policy == policy):
+        return None if policy is None else former
+    return RateLimiter(policy)
 
 
 class RateLimiter:

@@ -5,13 +5,14 @@ spaced as may be (95:5 is one in twenty, not five in a row); a weight of 0 is ne
 Called by the road once for each request of such a route: O(number of choices), which are pools and few. Pure.
 
 How: nginx's smooth counters (add each weight, take the greatest, subtract the sum from it). core/rotation.py says why
-backends are not chosen this way: counters do not outlive changes of the weights well. A split's never change.
+backends are not chosen this way: counters do not outlive changes of the weights well. A split's never change: one with other
+weights is another, and one with the same may `go_on` where its predecessor was.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -43,6 +44,16 @@ class Split(Generic[T]):
                 best, most = place, counter
         counters[best] -= self._total
         return self._choices[best]
+
+    @property
+    def choices(self) -> list[T]:
+        """All that may be chosen."""
+        return list(self._choices)
+
+    def go_on(self, former: Split[Any]) -> None:
+        """Begin where `former`, which has the same weights, has come to."""
+        if former._weights == self._weights:
+            self._counters = list(former._counters)
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{choice}: {weight}" for choice, weight in zip(self._choices, self._weights, strict=True))

@@ -85,6 +85,8 @@ class UpstreamConnection(Protocol):
     ) -> None:
         self.owner = owner
         self.backend = backend
+        #: it is kept as long as this is the backend's (pooling.py); -1: not at all
+        self.era = -1 if backend.state == "maint" or backend.is_leaving else backend.era
         if header:
             self.header = header
         self._dialled: Callable[[UpstreamConnection], None] | None = dialled

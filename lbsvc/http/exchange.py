@@ -337,16 +337,19 @@ class Exchange(Trying):
         if upstream is not self.upstream:
             return
         self.upstream = None
+        is_ours = outcome is Outcome.ABANDONED  # the backend had enough of resets of ours: a loss, and not its failure
+        if is_ours:
+            outcome = Outcome.RESET
         if self.responded:
             word = outcome.reason
             self.reset_code = upstream.reset_code
             if self.is_stream and outcome is Outcome.TIMEOUT and not upstream.is_stalled:
                 outcome, word = Outcome.OK, "idle_timeout"  # a stream may be silent: that is no failure of its backend
-            self.release(outcome)
+            self.release(Outcome.ABANDONED if is_ours else outcome)
             self.reason = word
             self.break_off()
             return
-        self.try_failed(outcome, detail, sent=not upstream.is_unseen)
+        self.try_failed(outcome, detail, sent=not upstream.is_unseen, is_ours=is_ours)
 
     @override
     def refuse(self, status: int, reason: str, detail: str = "", retry_after: int = 0) -> None:

@@ -10,7 +10,8 @@ a `Call`, and each other one an ordinary Exchange; grpc-web is none, since its c
 - An answer of gRPC that has begun and cannot be finished ends with trailers that say why, by the same tables.
 - grpc-timeout ends the exchange when it is over, as a route's `timeout` does; the shorter of the two holds. One that
   cannot be read says nothing. A deadline of a client's own choice never counts against a backend. A request that goes
-  out later than STALE behind its arrival (another try, a queue, a slow dial) says what is left of it.
+  out later than STALE behind its arrival (another try, a queue, a slow dial) says what is left of it; where nothing is
+  left it does not go out.
 - `retry.when` with codes is about answers that are trailers alone: nothing of them has gone down. Calls are POSTs,
   all of them, and whoever lists a code has said that they may be made again: `retry.methods` is not asked. The body
   has to be whole still, and attempts and budget count as ever.
@@ -191,9 +192,21 @@ class Call(Exchange):
         super().start(body, ended, trailers)
 
     @override
+    def choose(self) -> None:
+        patience = self._patience
+        if patience is not None and (not patience or self.attempts) and self.site.seconds() - self.began >= patience:
+            self.refuse(504, "deadline")
+        else:
+            super().choose()
+
+    @override
     def send(self, connection: UpstreamConnection, now: float) -> None:
         patience = self._patience
         gone = self.site.seconds() - self.began if patience is not None else 0.0  # `now` is `began` for a first try
+        if patience is not None and gone >= patience:
+            connection.end(True)  # nothing was said on it
+            self.refuse(504, "deadline")
+            return
         if patience is None or gone <= STALE:
             super().send(connection, now)
             return

@@ -130,6 +130,11 @@ class RequestReader:
         """The connection rests: what it remembers of its last head would only take room."""
         self._block = self._section = self._bytes = self._head = self._whole = None
 
+    def obey(self, rules: Rules) -> None:
+        """Other rules from here on; what is remembered was judged, and made into what backends get, by the former ones."""
+        self._rules = rules
+        self.forget()
+
     def release(self) -> bool:
         """The exchange is over: True where there is something to be fed again (`feed(b"")`)."""
         self._state = HEAD

@@ -2,11 +2,13 @@
 CVE-2023-44487)
 
 Promises: each connection has two allowances. `control` pays for frames that only make work: PING, SETTINGS, PRIORITY,
-empty DATA and CONTINUATION, WINDOW_UPDATE, what is unknown; it grows with time, with DATA that we send, which lawful
-peers acknowledge, and with messages of ours that are whole. `resets` pays for streams that end before they were
-answered, by the peer or by its faults (CVE-2025-8671); it grows with time and with answers. Whoever is through with one
-gets ENHANCE_YOUR_CALM. DATA that the peer's windows have cut to a few octets makes `control` grow only as far as a third
-allowance goes, `tiny`. Called by h2_codec.py; seconds of the injected clock.
+empty DATA and CONTINUATION, WINDOW_UPDATE, header sections of hundreds of fields, what is unknown; it grows with time, with
+DATA that we send, which lawful peers acknowledge, and with messages of ours that are whole. `resets` pays for streams that
+end before they were answered, by the peer or by its faults (CVE-2025-8671); it grows with time and with whole answers of
+backends (h2_requests.py). What we say ourselves, a 501 or a 404, say, earns nothing: else it would pay for requests that
+backends work at for nobody. Whoever is through with one gets ENHANCE_YOUR_CALM. DATA that the peer's windows have cut to
+a few octets makes `control` grow only as far as a third allowance goes, `tiny`. Called by h2_codec.py; seconds of the
+injected clock.
 
 Decision (2026-11): an answer earns one reset, not half of one: clients that give up every other request are lawful (Envoy
 draws the line there too), and pay for each reset with a request.
@@ -23,7 +25,7 @@ from lbsvc.http.h2_frames import ENHANCE_YOUR_CALM, ConnectionFault
 CONTROL: Final = 1000.0
 CONTROL_RATE: Final = 100.0
 CONTROL_EARNED: Final = 2.0
-#: Streams at once, and in each second; and for each answer.
+#: Streams at once, and in each second; and for each whole answer of a backend.
 RESETS: Final = 200.0
 RESETS_RATE: Final = 20.0
 RESETS_EARNED: Final = 1.0

@@ -5,6 +5,9 @@ connect, and so that no more streams are begun than it allows; what the backend 
 beyond the last stream of a GOAWAY) is told as `is_unseen`; a slow client stops its own stream and nobody else's, since the
 connection's window is given back at once and only the stream's is held. Made by h2_pooling.py.
 
+A connection on which we have reset many streams is left before its backend ends it (h2_client_codec.py). One that ends all
+the same with ENHANCE_YOUR_CALM is lost like any other, but no failure of the backend's: our clients have brought it about.
+
 Signs of life: after SILENCE seconds without any byte one PING is sent, once for each silence (gRPC servers count more than
 two without need as abuse). If nothing comes for PATIENCE seconds the connection gets no new stream until it says something;
 one that idles is closed. Streams under way have deadlines of their own: a backend that is busy need not answer PINGs.
@@ -56,6 +59,7 @@ class H2Upstream(Protocol):
     dies = NEVER  # when its lifetime is over
     is_stalled = False  # the backend does not read what we send
     is_closed = False
+    is_calmed = False  # the backend has had enough of resets of ours
     is_doubtful = False  # it has not answered a PING
     _is_pinged = False  # in this silence
     _is_feeding = False
@@ -71,6 +75,10 @@ class H2Upstream(Protocol):
         self.header = header  # the PROXY header that it began with: it is that client's alone
         self.scheme = scheme
         self.opening: Opening | None = opening
+        #: where it stands, whatever the backend has by now
+        self.multiplexing = opening.multiplexing
+        #: as that of a connection of HTTP/1.1
+        self.era = -1 if backend.state == "maint" or backend.is_leaving else backend.era
         self.codec = ClientCodec(self, owner.seconds)
         #: streams whose head has come, and is held back until the end of this read: its body may be here too
         self.heads: list[UpstreamStream] = []
@@ -115,9 +123,7 @@ class H2Upstream(Protocol):
     def _leave(self) -> None:
         self.is_closed = True
         self.deadline = NEVER
-        multiplexed = self.backend.multiplexed
-        if multiplexed is not None:
-            multiplexed.forget(self)
+        self.multiplexing.forget(self)
 
     # -- as streams see it
 
@@ -137,6 +143,7 @@ class H2Upstream(Protocol):
 
     def _write(self) -> None:
         codec = self.codec
+        codec.written = codec.last_out
         while codec.out:
             self.transport.write(codec.take())
             if self.is_stalled:
@@ -152,7 +159,7 @@ class H2Upstream(Protocol):
     def stream_over(self) -> None:
         """One has ended: it may have been the last."""
         codec = self.codec
-        self.backend.multiplexed.freed(self)
+        self.multiplexing.freed(self)
         if codec.streams or self.is_closed:
             return
         owner = self.owner
@@ -161,10 +168,10 @@ class H2Upstream(Protocol):
             codec.is_going
             or self.is_doubtful
             or owner.is_closing
-            or self.backend.state == "maint"
+            or self.era != self.backend.era
             or self.dies <= owner.deadlines.now
             or (kept.max_requests is not None and self.exchanges >= kept.max_requests)
-            or self.backend.multiplexed.idle > kept.keep_alive
+            or self.multiplexing.idle > kept.keep_alive
         ):
             self.close()
             return
@@ -192,6 +199,13 @@ class H2Upstream(Protocol):
         elif self.is_doubtful:
             return
         deadlines.watch(self, max(due - deadlines.now, 0.0))
+
+    def look_again(self) -> None:
+        """A reload: idling has other limits."""
+        lifetime = self.owner.settings.connections.max_lifetime
+        if lifetime is not None:
+            self.dies = min(self.dies, self.owner.deadlines.now + lifetime)
+        self._watch()
 
     def expired(self, now: float) -> None:
         """Silence, or a life that is over."""
@@ -260,8 +274,13 @@ class H2Upstream(Protocol):
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.backend.connections -= 1
-        self._end(Outcome.RESET, "the connection was lost")
+        self._end(self.loss, "the connection was lost")
         self.owner.deadlines.forget(self)
+
+    @property
+    def loss(self) -> Outcome:
+        """What it is to lose a stream, or all, to the backend. ABANDONED: a loss that is not counted against it."""
+        return Outcome.ABANDONED if self.is_calmed else Outcome.RESET
 
     def _fail(self, outcome: Outcome, detail: str) -> None:
         self.cut()
@@ -332,11 +351,11 @@ class H2Upstream(Protocol):
 
     def goaway(self, last: int, code: int) -> None:
         """It takes no more streams, and has not looked at those beyond `last`."""
-        multiplexed = self.backend.multiplexed
-        if multiplexed is not None:
-            multiplexed.forget(self)
-            if code == wire.HTTP_1_1_REQUIRED:
-                multiplexed.downgrade()
+        self.multiplexing.forget(self)
+        if code == wire.HTTP_1_1_REQUIRED:
+            self.multiplexing.downgrade()
+        elif code == wire.ENHANCE_YOUR_CALM and self.codec.resets_sent:
+            self.is_calmed = True
         unseen = code if code == wire.HTTP_1_1_REQUIRED else wire.REFUSED_STREAM
         for stream in [each for each in self.codec.streams.values() if each.id > last]:
             self.codec.drop(stream)

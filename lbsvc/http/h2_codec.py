@@ -24,7 +24,7 @@ from typing_extensions import override
 
 from lbsvc.http import h2_frames as wire
 from lbsvc.http.h2_books import CONNECTION_WINDOW, SKIPPED, STREAM_WINDOW
-from lbsvc.http.h2_budgets import CONTROL_EARNED, RESETS_EARNED, Budgets
+from lbsvc.http.h2_budgets import CONTROL_EARNED, Budgets
 from lbsvc.http.h2_frames import ConnectionFault, FrameReader
 from lbsvc.http.h2_holding import Held
 from lbsvc.http.h2_hpack import Decoder, Pair
@@ -57,6 +57,8 @@ class Codec(Receiving):
         self._reader = FrameReader()
         self._decoder = Decoder(header_size)
         self._budgets = Budgets(seconds)
+        #: for whoever knows what an answer was worth (h2_requests.py)
+        self.resets = self._budgets.resets
         self.held = Held()  # by whoever owns the connection
         self._longest_block = 2 * header_size + 4096  # one that is too long is refused, and costs the others nothing
         self._gone: dict[int, None] = {}
@@ -116,8 +118,6 @@ class Codec(Receiving):
     def _ended_out(self, stream: Stream) -> None:
         stream.has_ended_out = True
         self._budgets.control.earn(CONTROL_EARNED)
-        if not self.is_client:
-            self._budgets.resets.earn(RESETS_EARNED)
         self._close_if_over(stream)
 
     @override

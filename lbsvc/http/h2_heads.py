@@ -4,7 +4,8 @@ Promises: a head that exists could have come by HTTP/1.1 with the same meaning: 
 fields.py, as lines. What may not be in HTTP/2 at all (upper case, connection-specific fields, pseudo-header fields that
 are unknown, doubled, missing or late, control bytes, space around values) raises Malformed: the stream is reset, and
 nobody answers it. What is lawful and refused by HTTP/1 too raises ProtocolViolation, and is answered. Cookie crumbs are
-joined (8.2.3); Host and :authority are one authority, or Malformed. Called by h2_server.py and h2_client.py. Pure.
+joined (8.2.3); Host and :authority are one authority, the scheme's own port said or not, or Malformed. Called by
+h2_server.py and h2_client.py. Pure.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ _BAD_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]|\A[ \t]|[ \t]\Z")
 #: What speaks of a connection that is not there (8.2.2).
 _CONNECTION: Final = frozenset({b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"})
 _REQUEST_PSEUDO: Final = frozenset({b":method", b":scheme", b":authority", b":path", b":protocol"})
+#: What an authority may end in and mean the same.
+_PORTS: Final = {b"http": b":80", b"https": b":443"}
 #: What an extended CONNECT has no use for (RFC 8441, 5): towards the backend it is ours (h2_tunnel.py).
 _HANDSHAKE: Final = frozenset({b"sec-websocket-key", b"sec-websocket-accept"})
 
@@ -61,7 +64,7 @@ def read_request(fields: list[Pair], ended: bool, rules: Rules, is_bridging: boo
         raise rules.violation("a method that is not known here", 501)
     if not target or scheme is None:
         raise Malformed("no :path or no :scheme")
-    if scheme.lower() not in (b"http", b"https"):
+    if scheme.lower() not in _PORTS:
         raise Malformed("a :scheme that is none of ours")
     if not _NAME.fullmatch(method.lower()):
         raise Malformed("a :method that is none")
@@ -75,7 +78,9 @@ def read_request(fields: list[Pair], ended: bool, rules: Rules, is_bridging: boo
         rest = [pair for pair in rest if pair[0] not in _HANDSHAKE]
     section = _section(rest, rules)
     if section.host is not None and authority is not None and section.host.lower() != authority.lower():
-        raise Malformed("a Host field that is not the :authority")
+        default = _PORTS[scheme.lower()]
+        if section.host.lower().removesuffix(default) != authority.lower().removesuffix(default):
+            raise Malformed("a Host field that is not the :authority")
     host = authority if authority is not None else section.host
     if host is None:
         raise rules.violation("neither :authority nor Host")

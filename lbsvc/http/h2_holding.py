@@ -4,7 +4,8 @@ Promises: a connection may hold MOST_HELD answers for `write`, as that many conn
 none of its streams makes progress, it may do so for as many stream-seconds: 100 for about a sixth of `write`. Then it is
 over. Progress is a DATA frame on any stream, but those that a window has made tiny, or bytes that the client's kernel has
 taken; it clears the books: a slow client, or one whose other streams go on, has `write`, stream by stream. Called by
-h2_requests.py for streams that wait, each LOOK seconds; nothing runs for those that do not. Values only; seconds.
+h2_requests.py for streams that wait, websockets among them, each LOOK seconds; nothing runs for those that do not. Values
+only; seconds.
 
 Decision (2026-11): the backends of such answers are stopped, and what waits is in the kernel: 130 KB of a connection that
 is new, up to 3 MB of one that was fast. To bound that was measured: a smaller window once it is stopped (TCP_WINDOW_CLAMP)

@@ -33,6 +33,11 @@ TABLE_SIZE: Final = 4096
 
 _STATIC: Final[tuple[Pair, ...]] = tuple(HeaderTable.STATIC_TABLE)
 _STATIC_SIZE: Final = len(_STATIC)
+#: Changes of a table's size that one block may begin with (RFC 7541, 4.2): the least of them all, and the last.
+_MOST_CHANGES: Final = 2
+#: Fields that a block may mean at no price; and how many more of them cost as much as a frame does, about 4 µs.
+CHEAP: Final = 256
+FIELDS_PRICED: Final = 32
 #: An integer takes so many bytes at most: nothing that is lawful here needs more than four.
 _MOST_INTEGER: Final = 5
 
@@ -51,6 +56,8 @@ class Decoder:
 
     def __init__(self, longest: int, table_size: int = TABLE_SIZE) -> None:
         self.longest = longest
+        self.cheap = CHEAP
+        self.price = 0.0  # of the last block that was not cheap, in frames: for whoever has asked for it to clear
         self.crossed = b""  # the name of the field by which the last list that was too long became so
         self._allowed = table_size  # what we have told the other side that its table may be
         self._limit = table_size  # what it has chosen
@@ -79,6 +86,7 @@ class Decoder:
     def _read(self, block: bytes) -> list[Pair] | None:
         fields: list[Pair] = []
         left = self.longest
+        changes = surplus = 0
         at, end = 0, len(block)
         try:
             while at < end:
@@ -91,7 +99,8 @@ class Decoder:
                     pair = self._entry(index)
                 elif first & 0xE0 == 0x20:  # another size of the table (6.3)
                     size, at = _read_integer(block, at, 5)
-                    if fields or left != self.longest or size > self._allowed:
+                    changes += 1
+                    if fields or left != self.longest or size > self._allowed or changes > _MOST_CHANGES:
                         raise _broken("a change of the table's size where, or to what, it may not be")
                     self._limit = size
                     self._evict(0)
@@ -109,12 +118,16 @@ class Decoder:
                 left -= len(pair[0]) + len(pair[1]) + OVERHEAD
                 if left >= 0:
                     fields.append(pair)
-                elif left + len(pair[0]) + len(pair[1]) + OVERHEAD >= 0:
-                    self.crossed = pair[0]
+                else:
+                    surplus += 1
+                    if left + len(pair[0]) + len(pair[1]) + OVERHEAD >= 0:
+                        self.crossed = pair[0]
         except IndexError:
             raise _broken("a header block that ends in the middle") from None
         except HPACKDecodingError:
             raise _broken("a Huffman code that is none") from None
+        if surplus or len(fields) > self.cheap:
+            self.price = 1.0 + max(len(fields) + surplus - self.cheap, 0) / FIELDS_PRICED
         return fields if left >= 0 else None
 
     def _entry(self, index: int) -> Pair:

@@ -114,11 +114,20 @@ class Multiplexing:
         if connection in self.connections:
             self.connections.remove(connection)
 
-    def close_idle(self) -> None:
-        """Shut down: those with streams close behind the last of them."""
-        for connection in list(self.connections):
+    def part(self) -> None:
+        """Leave all: those without streams close now, the others behind the last of theirs, and take no more."""
+        connections, self.connections, self.full = self.connections, [], set()
+        for connection in connections:
             if not connection.codec.streams:
                 connection.close()
+
+    def trim(self, most: int) -> None:
+        """So many may idle from now on: the oldest go. The others mind the new patience when they are looked at next."""
+        idle = [each for each in self.connections if not each.codec.streams]
+        for connection in idle[: max(len(idle) - most, 0)]:
+            connection.close()
+        for connection in idle[max(len(idle) - most, 0) :]:
+            connection.look_again()
 
 
 class Waiter:

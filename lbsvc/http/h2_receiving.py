@@ -150,7 +150,11 @@ class Receiving(Books):
     def _take_block(self, number: int, flags: int, block: bytes) -> None:
         """A whole header section."""
         self.sections += 1
-        fields = self._decoder.decode(block)
+        decoder = self._decoder
+        fields = decoder.decode(block)
+        if decoder.price:
+            self._budgets.control.spend(decoder.price)
+            decoder.price = 0.0
         ended = bool(flags & wire.END_STREAM)
         stream = self.streams.get(number)
         if stream is None:
@@ -179,7 +183,7 @@ class Receiving(Books):
     def _begin(self, number: int, fields: list[Pair] | None, ended: bool) -> None:
         """The other side begins a stream."""
         if number > self.last_in + 2:
-            self._skipped.append((self.last_in + 2, number))
+            self._skipped.append((self.last_in + 1, number))
         self.last_in = number
         if number > self.promised:
             self._budgets.control.spend()

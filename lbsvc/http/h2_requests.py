@@ -25,6 +25,7 @@ from lbsvc.http import h2_frames as wire
 from lbsvc.http.closing import LINGER, LINGER_BYTES
 from lbsvc.http.exchange import Exchange
 from lbsvc.http.grpc import exchange_for
+from lbsvc.http.h2_budgets import RESETS_EARNED
 from lbsvc.http.h2_frames import ConnectionFault
 from lbsvc.http.h2_heads import answer_fields, lines_to_fields
 from lbsvc.http.h2_holding import LOOK
@@ -331,6 +332,8 @@ class StreamConnection:
     def _answered(self) -> None:
         """Nothing more is to be said on this stream."""
         exchange, self.exchange = self.exchange, None
+        if exchange is not None and exchange.reason == "ok" and exchange.released is not None:
+            self.codec.resets.earn(RESETS_EARNED)  # a backend has answered it, and not we
         if self.stream.has_ended_in or self.stream.is_over or exchange is None or exchange.status < 400:
             self._end()
             return

@@ -34,7 +34,7 @@ from lbsvc.http.h2_codec import Codec
 from lbsvc.http.h2_frames import ConnectionFault
 from lbsvc.http.h2_heads import H2RequestHead, Malformed, read_request, read_trailers, unread
 from lbsvc.http.h2_hpack import Pair
-from lbsvc.http.h2_leaving import NOBODY, Grace, LeavingConnection
+from lbsvc.http.h2_leaving import MOST_UNSENT, NOBODY, Grace, LeavingConnection
 from lbsvc.http.h2_requests import StreamConnection
 from lbsvc.http.h2_streams import Stream
 from lbsvc.http.h2_tunnel import BridgedConnection
@@ -43,7 +43,7 @@ from lbsvc.http.messages import Field
 from lbsvc.http.site import HttpSite
 from lbsvc.net.arrival import Arrival
 from lbsvc.net.deadlines import NEVER
-from lbsvc.net.unsent import undelivered
+from lbsvc.net.unsent import limit_unsent, undelivered
 
 #: How long a client with too many connections may take for its first request, and when it may come again, in seconds.
 PATIENCE: Final = 1.0
@@ -59,8 +59,6 @@ class H2ServerConnection(LeavingConnection):
     identity_lines = b""
     is_believed = False
     _known: tuple[Field, ...] = ()
-    #: the last header list, whether it was all of the request, what it meant, and its size
-    _last: tuple[Any, bool, Any, int] = (None, False, None, 0)
 
     def __init__(self, site: HttpSite, peer: str, arrival: Arrival | None = None) -> None:
         self.site = site
@@ -102,6 +100,7 @@ class H2ServerConnection(LeavingConnection):
 
     def _begin(self) -> None:
         self.transport.registerProducer(self, True)
+        limit_unsent(self.transport, MOST_UNSENT)
         self._watch_idle()
         self.flush()
         if self.site.is_draining:
@@ -277,7 +276,9 @@ class H2ServerConnection(LeavingConnection):
             if self.codec.crossed == b":path":
                 raise ProtocolViolation(414, "a :path beyond limits.header_size", reason="too_large")
             raise ProtocolViolation(431, "a header section beyond limits.header_size", reason="too_large")
-        if len(fields) > self.site.rules.header_count + 5:
+        most = self.site.rules.header_count + 5
+        # However many the crumbs of a cookie are, they are one field (RFC 9113, 8.2.3).
+        if len(fields) > most and sum([name != b"cookie" for name, _ in fields]) >= most:
             raise ProtocolViolation(431, "more fields than limits.header_count", reason="too_large")
         head = read_request(fields, ended, self.site.rules, True)
         if self._known:

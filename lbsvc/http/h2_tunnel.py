@@ -5,7 +5,9 @@ with the Sec-WebSocket-Accept that belongs to it opens the tunnel, and nothing e
 for an extended CONNECT every 2xx is. From then on the stream is a transport (`Channel`) of net/carrying.py, as a socket
 is: END_STREAM is FIN, and RST_STREAM with CANCEL is a reset (RFC 8441, 5), both ways; a stream that is not read stops
 its own backend, and a backend that does not read stops its own stream. What a client sends before the answer waits here, at
-most the stream's window of it. Made by h2_server.py. A client's HTTP/2 ends here: backends of HTTP/2 are not asked.
+most the stream's window of it. What the backend says and the client does not take waits no longer than an answer would:
+`write`, or less where the client holds many (h2_holding.py). Made by h2_server.py. A client's HTTP/2 ends here: backends of
+HTTP/2 are not asked.
 
 Logged as the upgrade that it stands for: GET and 101, with HTTP/2 as its protocol.
 """
@@ -162,10 +164,14 @@ class BridgedConnection(StreamConnection):
 
     @override
     def drained(self) -> None:
-        if self.channel is not None:
-            self.channel.drained()
-        else:
+        if self.channel is None:
             super().drained()
+            return
+        self._has_moved = True
+        if self._is_watching and not self.stream.queued:
+            self._is_watching = False
+            self.deadline = NEVER
+        self.channel.drained()
 
     @override
     def reset(self, reason: str) -> None:
@@ -213,8 +219,8 @@ class BridgedConnection(StreamConnection):
 
     def leave(self) -> bytes:
         """The tunnel takes over; gives what has come for it already."""
-        self.site.deadlines.forget(self)
-        self.deadline = NEVER
+        if not self._is_watching:  # what came behind the 101 may wait for the client already
+            self.site.deadlines.forget(self)
         self.exchange = None
         return self._take_early()
 
@@ -247,6 +253,8 @@ class Channel:
         stream, connection = self.stream, self.connection
         self.codec.send_data(stream, data, False)
         connection.owner.flush_soon()
+        if stream.queued and not connection._is_watching:
+            connection._watch_write()
         if stream.queued > HIGH and not connection.is_stalled:
             connection.is_stalled = True
             if self._producer is not None:

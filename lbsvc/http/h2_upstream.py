@@ -254,7 +254,7 @@ class UpstreamStream:
         if code == wire.HTTP_1_1_REQUIRED and not self.has_head:
             # It has not answered because of how it was asked: that is not "looked at", whatever the method.
             self.is_unseen = True
-            if not self.backend.multiplexed.downgrade():
+            if not self.connection.multiplexing.downgrade():
                 self.lost(Outcome.PROTOCOL, "it wants HTTP/1.1, which is not spoken to it here")
                 return
         elif code == wire.REFUSED_STREAM and not self.has_head:
@@ -263,7 +263,7 @@ class UpstreamStream:
             exchange.was_kept_connection = False  # the backend lives, and has looked at it: this was a try
             if code in _PASSED_ON:
                 self.reset_code = code
-        self.lost(Outcome.RESET, f"the stream was reset with {_NAMES.get(code, 'another code')}")
+        self.lost(self.connection.loss, f"the stream was reset with {_NAMES.get(code, 'another code')}")
 
     def lost(self, outcome: Outcome, detail: str) -> None:
         """Nothing more comes, and nothing can be sent."""

@@ -13,6 +13,13 @@ from lbsvc.core.ratelimit import RateLimiter, client_key
 from lbsvc.http.messages import RequestHead
 
 
+def limit_for(policy: RatePolicy | None, former: RequestLimit | None) -> RequestLimit | None:
+    """What keeps `policy`: `former`, with its buckets, where that does already."""
+    if policy is None or (former is not None and former.policy == policy):
+        return None if policy is None else former
+    return RequestLimit(policy)
+
+
 class RequestLimit:
     """One rate limit, and its buckets."""
 
@@ -22,6 +29,11 @@ class RequestLimit:
         self.limiter = RateLimiter(policy)
         self._header = policy.key.removeprefix("header:").encode() if policy.key.startswith("header:") else b""
         self._is_common = policy.key == "listener"
+
+    @property
+    def policy(self) -> RatePolicy:
+        """What it was made for."""
+        return self.limiter.policy
 
     def wait(self, head: RequestHead, client: str, now: float) -> int:
         """0: it may pass. Else the seconds after which it may come again, for Retry-After."""

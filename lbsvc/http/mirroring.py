@@ -37,14 +37,17 @@ class Mirroring:
         self.upstreams = upstreams
         self.share = share
         self.rng = rng
-        timeouts = upstreams.settings.timeouts
-        #: seconds that a copy may take in all: as long as a backend may take for each of its parts
-        self.lifetime = timeouts.connect + timeouts.response + timeouts.idle
         #: those that took a backend, and those that were not sent: too many under way, nobody to send them to, or shut down
         self.sent = 0
         self.skipped = 0
         self.copies: set[Copy] = set()
         self.is_closed = False
+
+    @property
+    def lifetime(self) -> float:
+        """Seconds that a copy may take in all: as long as a backend may take, by now, for each of its parts."""
+        timeouts = self.upstreams.settings.timeouts
+        return timeouts.connect + timeouts.response + timeouts.idle
 
     def is_drawn(self) -> bool:
         """Whether this request is one of the `share`: to be asked once for each request."""

@@ -115,9 +115,10 @@ class Outgoing:
             return
         self.copies = None
         # Beyond the buffer `_content` would let go of the body, which the request itself has yet to be sent with.
-        if self.is_whole and self.kept_size <= self.upstreams.settings.retry.buffer:
+        members = copies.upstreams.pool.backends  # none: the pool has just been removed
+        if self.is_whole and self.kept_size <= self.upstreams.settings.retry.buffer and members:
             head = self.head
-            backend = copies.upstreams.pool.backends[0]  # names the host where the client has named none
+            backend = members[0]  # names the host where the client has named none
             start = head.forward or request_head(head, self.connection, backend, self.destination)
             chunked = head.section.body == CHUNKED
             content = self._content(chunked) if chunked or self.kept is not None else b""

@@ -1,8 +1,9 @@
 """Which backend a request belongs to, where its pool does more than take turns: affinity, hashing, places to wait for.
 
 Promises: a client that sticks to a backend comes back to it while that one may serve it, and is told by a cookie where it
-went otherwise; like goes to like where the algorithm hashes; the pool's cookie is not passed on to backends. Made once for
-each pool (`Placement`), asked by trying.py for each try. Plain pools have none, and pay nothing.
+went otherwise; like goes to like where the algorithm hashes; the pool's cookie is not passed on to backends. Made for each
+pool (`Placement`), and anew by a reload that changes anything of this, with the same table of clients where `sticky` is the
+same; asked by trying.py for each try. Plain pools have none, and pay nothing.
 """
 
 from __future__ import annotations
@@ -50,21 +51,39 @@ def key_of(hash_key: str) -> KeyOf:
 class Placement:
     """Affinity and hashing of one pool. `addresses` and `cookies` are tables of the pool's members."""
 
-    def __init__(self, settings: PoolSettings, pool: Pool, wall: Callable[[], float]) -> None:
+    def __init__(
+        self, settings: PoolSettings, pool: Pool, wall: Callable[[], float], former: Placement | None = None
+    ) -> None:
         self.pool = pool
         self.wall = wall
         self._key_of = key_of("client_ip" if settings.algorithm == "ip_hash" else settings.hash_key)
-        sticky = settings.sticky
+        self._policy = sticky = settings.sticky
         self.sticky: StickyCookie | None = None
         self.cookies: CookieTable | None = None
         self.addresses: AddressTable | None = None
+        if former is not None and former._policy == sticky:
+            self.sticky, self.cookies, self.addresses = former.sticky, former.cookies, former.addresses
+            return
+        if former is not None:
+            former.leave()
         if sticky is not None and sticky.type == "cookie":
             self.sticky = StickyCookie(sticky)
             self.cookies = CookieTable(sticky, settings.name)
-            pool.on_members.append(self.cookies.members)
+            self._follow(self.cookies)
         elif sticky is not None:
             self.addresses = AddressTable(sticky)
-            pool.on_members.append(self.addresses.members)
+            self._follow(self.addresses)
+
+    def _follow(self, table: AddressTable | CookieTable) -> None:
+        """Have it told of the members, now and whenever they change."""
+        self.pool.on_members.append(table.members)
+        table.members(self.pool.backends)
+
+    def leave(self) -> None:
+        """Its tables are told of no members any more."""
+        for table in (self.cookies, self.addresses):
+            if table is not None and table.members in self.pool.on_members:
+                self.pool.on_members.remove(table.members)
 
     def find(self, exchange: Trying, is_next: bool) -> Lease | None:
         """A lease for a try of this exchange. `is_next`: it has waited, and it is its turn."""
@@ -114,11 +133,20 @@ class Placement:
         return lines if self.sticky is None else self.sticky.without(lines)
 
 
-def placement_of(settings: PoolSettings, pool: Pool, wall: Callable[[], float]) -> Placement | None:
-    """None for a pool of which nothing of this is asked."""
+def placement_of(
+    settings: PoolSettings, pool: Pool, wall: Callable[[], float], former: Placement | None = None
+) -> Placement | None:
+    """None for a pool of which nothing of this is asked. `former` is what it had: who waits for a place goes on waiting."""
     is_limited = settings.circuit_breaker is not None or any(
         each.max_connections is not None for each in settings.backends
     )
-    if settings.sticky is None and not pool.wants_key and not is_limited:
+    if (
+        settings.sticky is None
+        and not pool.wants_key
+        and not is_limited
+        and not (former is not None and len(pool.queue))
+    ):
+        if former is not None:
+            former.leave()
         return None
-    return Placement(settings, pool, wall)
+    return Placement(settings, pool, wall, former)

@@ -3,7 +3,8 @@
 Promises: an idle connection is handed to one request at a time, the one used last first (it is likeliest alive and the
 rest may age out), but for those of the same turn of the reactor, of which nothing can have been heard yet; none is kept
 over its limits; one that has shown surplus bytes or an end is never handed out. Called by the exchange. The idle ones of
-a backend are on `backend.idle`, so that a look-up costs an attribute.
+a backend are on `backend.idle`, so that a look-up costs an attribute. A reload swaps the settings (`apply`): what is kept
+obeys the new ones, what is under way goes on. Connections of another `Backend.era` are not kept (`close_kept`).
 """
 
 from __future__ import annotations
@@ -46,7 +47,6 @@ class Upstreams:
         rng: Any,
         placement: Placement | None = None,
     ) -> None:
-        self.settings = settings
         self.pool = pool
         self.reactor = reactor
         #: whose `turn` counts polls; Twisted's own reactors do not, and every kept connection is looked at
@@ -55,6 +55,12 @@ class Upstreams:
         self.seconds: Callable[[], float] = reactor.seconds
         self.rng = rng
         self.is_closing = False
+        #: affinity, hashing, limits; None for a pool that only takes turns
+        self.placement = placement
+        self._obey(settings)
+
+    def _obey(self, settings: PoolSettings) -> None:
+        self.settings = settings
         #: its connections begin with a PROXY header
         self.is_heralding = settings.proxy_protocol is not None
         self.repeatable = settings.retry.methods
@@ -62,11 +68,32 @@ class Upstreams:
         self.repeated = statuses_of(settings.retry.when) if settings.retry.attempts > 1 else frozenset()
         #: how long one try may take until its answer begins, in seconds
         self.patience = settings.retry.per_try_timeout
-        #: affinity, hashing, limits; None for a pool that only takes turns
-        self.placement = placement
         self.response = settings.timeouts.response + TICK
         self.keep = settings.connections
         self.idle_patience = settings.connections.idle_timeout + TICK
+
+    def apply(self, settings: PoolSettings, placement: Placement | None) -> None:
+        """A reload: from now on these are the settings; kept connections over the new limits go, the oldest first."""
+        before = self.keep
+        self._obey(settings)
+        self.placement = placement
+        if self.keep != before:
+            for backend in self.pool.everyone:
+                self._trim(backend)
+
+    def _trim(self, backend: Backend) -> None:
+        kept, deadlines = self.keep, self.deadlines
+        idle: list[UpstreamConnection] = backend.idle
+        while len(idle) > kept.keep_alive:
+            idle.pop(0).close()
+        for connection in idle:
+            if kept.max_lifetime is not None:
+                connection.dies = min(connection.dies, deadlines.now + kept.max_lifetime)
+            connection.deadline = min(connection.deadline, deadlines.now + self.idle_patience, connection.dies)
+            if connection.deadline < connection.slot:
+                deadlines.insert(connection)
+        if backend.multiplexed is not None:
+            backend.multiplexed.trim(kept.keep_alive)
 
     def header_for(self, connection: ServerConnection) -> bytes:
         """The PROXY header of connections that are made for this client (`is_heralding`)."""
@@ -161,7 +188,7 @@ class Upstreams:
             idle.pop(0).close()  # its client may have gone long ago
         if (
             len(idle) >= kept.keep_alive
-            or backend.state == "maint"
+            or connection.era != backend.era
             or self.is_closing
             or (kept.max_requests is not None and connection.exchanges >= kept.max_requests)
         ):
@@ -179,12 +206,8 @@ class Upstreams:
     def close_idle(self) -> None:
         """Shut down: nothing is kept any more."""
         self.is_closing = True
-        for backend in self.pool.backends:
-            idle, backend.idle[:] = list(backend.idle), []
-            for connection in idle:
-                connection.close()
-            if backend.multiplexed is not None:
-                backend.multiplexed.close_idle()
+        for backend in self.pool.everyone:
+            close_kept(backend)
 
     def soon(self, flush: Callable[[], None]) -> None:
         """Call it at the end of this turn of the reactor, or a turn later where the reactor knows no such thing."""
@@ -193,6 +216,16 @@ class Upstreams:
             at_end(flush)
         else:
             self.reactor.callLater(0, flush)
+
+
+def close_kept(backend: Backend) -> None:
+    """What is kept for it is closed now, what is in use when it is done: it is in maint, leaves, or is spoken to anew."""
+    backend.era += 1
+    idle, backend.idle[:] = list(backend.idle), []
+    for connection in idle:
+        connection.close()
+    if backend.multiplexed is not None:
+        backend.multiplexed.part()
 
 
 def statuses_of(when: frozenset[str]) -> frozenset[int]:

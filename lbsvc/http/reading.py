@@ -17,6 +17,8 @@ from lbsvc.net.deadlines import NEVER
 
 if TYPE_CHECKING:
     from lbsvc.http.exchange import Exchange
+    from lbsvc.http.identity import Trust
+    from lbsvc.net.arrival import Arrival
 
 #: What is read ahead of an exchange's end, in bytes; past it the socket waits.
 AHEAD: Final = 16 * 1024
@@ -39,6 +41,22 @@ class ReadingConnection(AnsweringConnection):
     _heading_at = 0.0  # since when
     _is_reading = True  # not paused, be it for a backend or for what was read ahead
     _reader: RequestReader
+    arrival: Arrival | None
+    peer: str
+    trust: Trust
+    is_believed: bool
+
+    def renew(self, is_patience_new: bool) -> None:
+        """The listener's settings, or its table, are others: for the next request. What is under way keeps what it has."""
+        site, arrival = self.site, self.arrival
+        self.trust = site.distrust if arrival is not None and arrival.is_nameless else site.trust
+        self.is_believed = self.trust.believes(self.peer)
+        if self.is_lost:
+            return
+        self._reader.obey(site.rules)
+        is_busy = self.exchange is not None or self.is_ending or self.is_stalled or self._is_waiting
+        if is_patience_new and not is_busy and not site.is_draining and self._reader.is_idle:
+            self._watch_idle()
 
     def _feed(self, data: bytes) -> None:
         reader = self._reader

@@ -1,14 +1,15 @@
 """What the connections of one http listener share: settings, the routing table, books, clocks, the access log.
 
-Promises: a reload swaps `table` and `settings` here and nowhere else; work in flight keeps what it started with. Made by
-app.py, held by every server connection. Invariant: `connections` are those that are open, so that a drain can tell
-the idle ones to go.
+Promises: `apply` swaps table, settings and what is made of them, here and nowhere else; work in flight keeps what it started
+with, connections go by what is new from their next request on, and remember nothing that the former table made of a head.
+Made by serving.py, held by every server connection. Invariant: `connections` are those that are open, so that a drain can
+tell the idle ones to go.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from lbsvc.config.schema import ListenerSettings
@@ -18,7 +19,7 @@ from lbsvc.core.router import Route, RoutingTable
 from lbsvc.errors import ProtocolViolation
 from lbsvc.http.fields import Rules
 from lbsvc.http.identity import Trust
-from lbsvc.http.limiting import RequestLimit
+from lbsvc.http.limiting import RequestLimit, limit_for
 from lbsvc.http.messages import RequestHead
 from lbsvc.net.carrying import Carrier
 from lbsvc.net.deadlines import TICK, Deadlines
@@ -60,8 +61,6 @@ class HttpSite:
         log: AccessLog | None,
         rng: random.Random,
     ) -> None:
-        self.settings = settings
-        self.table = table
         self.books = books
         self.reactor = reactor
         self.seconds: Callable[[], float] = reactor.seconds
@@ -71,7 +70,23 @@ class HttpSite:
         self.log = log
         #: for faults on purpose
         self.rng = rng
-        self.limit = RequestLimit(settings.rate_limit) if settings.rate_limit is not None else None
+        self.is_draining = False
+        self.limit: RequestLimit | None = None
+        self._take(settings, table)
+        self.unrouted = books.route("none", "none")
+        self.connections: set[ServerConnection] = set()
+        #: those whose protocol was switched, with a connection left
+        self.relays: set[Carrier] = set()
+        #: Twisted's own transports close when the socket is writable, ours when nothing is left to send
+        self.closes_late = not hasattr(reactor, "dial")
+        self.on_open: Callable[[int], None] = lambda number: None
+        self.on_close: Callable[[str], None] = lambda peer: None
+        self._date = (0, b"")
+
+    def _take(self, settings: ListenerSettings, table: RoutingTable) -> None:
+        self.settings = settings
+        self.table = table
+        self.limit = limit_for(settings.rate_limit, self.limit)
         self.trust = Trust(settings.trusted_proxies, settings.forwarded)
         #: for connections of which a trusted proxy itself does not know whose they are
         self.distrust = Trust((), settings.forwarded)
@@ -82,20 +97,25 @@ class HttpSite:
         )
         #: clients are asked for certificates, and backends told what they have shown
         self.asks_certificates = settings.tls is not None and settings.tls.client_ca is not None
-        self.unrouted = books.route("none", "none")
-        self.is_draining = False
         #: answers need more than the request's id: they end their connections, or name their backends
-        self.is_special = settings.expose_backend
+        self.is_special = settings.expose_backend or self.is_draining
         #: the first part of `keep_alive` as the hot path adds it to the sweep's time
         self.keep_alive = min(settings.timeouts.keep_alive, REST) + TICK
-        self.connections: set[ServerConnection] = set()
-        #: those whose protocol was switched, with a connection left
-        self.relays: set[Carrier] = set()
-        #: Twisted's own transports close when the socket is writable, ours when nothing is left to send
-        self.closes_late = not hasattr(reactor, "dial")
-        self.on_open: Callable[[int], None] = lambda number: None
-        self.on_close: Callable[[str], None] = lambda peer: None
-        self._date = (0, b"")
+
+    def apply(self, settings: ListenerSettings, table: RoutingTable) -> None:
+        """Other settings, another table, or both, from now on."""
+        is_patience_new = settings.timeouts.keep_alive != self.settings.timeouts.keep_alive
+        is_idle_new = settings.timeouts.idle != self.settings.timeouts.idle
+        self._take(settings, table)
+        self.renew(is_patience_new)
+        if is_idle_new:
+            for relay in self.relays:
+                relay.look_again()
+
+    def renew(self, is_patience_new: bool = False) -> None:
+        """What connections remember of heads is of no use any more: something has changed that it was made of."""
+        for connection in list(self.connections):
+            connection.renew(is_patience_new)
 
     def soon(self, flush: Callable[[], None]) -> None:
         """Call it at the end of this turn of the reactor, or a turn later where the reactor knows no such thing."""
@@ -133,15 +153,31 @@ class HttpSite:
     def count(self) -> None:
         """Bring the books up to date before a scrape: what ended well is all that ended, less what did not."""
         books = self.books
-        total = sum(sum(route.requests.values()) for route in books.routes.values())
+        total = books.forgotten + sum(sum(route.requests.values()) for route in books.routes.values())
         others = sum(number for reason, number in books.terminations.items() if reason not in _NO_REQUESTS)
-        books.terminations["ok"] = total - others
+        # A request whose route's books went while it was under way is on no books: counts never go backwards.
+        books.terminations["ok"] = max(total - others, books.terminations.get("ok", 0))
 
     def drain(self) -> None:
         """From now on answers end their connections; connections that wait for a request are closed."""
         self.is_draining = self.is_special = True
         for connection in list(self.connections):
             connection.drain()
+
+    def leave(self) -> None:
+        """The listener is gone, the service goes on."""
+        self.drain()
+
+    @property
+    def peers(self) -> Iterator[str]:
+        """Of each connection that `on_close` will tell of, what it will say."""
+        yield from [connection.entered for connection in self.connections]
+        yield from [relay.peer for relay in self.relays if relay.downstream.transport is not None]
+
+    @property
+    def left(self) -> int:
+        """Connections that are there, also those that have lost their client and have something left for the backend."""
+        return len(self.connections) + len(self.relays)
 
     def abort(self) -> None:
         """Cut what is left."""

@@ -183,8 +183,8 @@ class Trying(Outgoing):
 
     # -- how a try ends that brought no answer
 
-    def try_failed(self, outcome: Outcome, detail: str, sent: bool) -> None:
-        """One try is over without an answer: another one, or the end."""
+    def try_failed(self, outcome: Outcome, detail: str, sent: bool, is_ours: bool = False) -> None:
+        """One try is over without an answer: another one, or the end. `is_ours`: the backend is not to blame."""
         upstreams, lease = self.upstreams, self.lease
         assert lease is not None
         policy = upstreams.settings.retry
@@ -198,7 +198,7 @@ class Trying(Outgoing):
             self.must_dial = True
             self.open()
             return
-        self.release(outcome)
+        self.release(Outcome.ABANDONED if is_ours else outcome)
         word = "overload" if outcome is Outcome.ABANDONED else outcome.reason
         cause = _CAUSES.get(outcome, "") if sent or outcome not in _UNSENT else "connect_failure"
         if self.attempts < policy.attempts and may_repeat(policy, self.head.method, sent, whole, cause):

@@ -251,20 +251,35 @@ class Ahead:
         rng: Random,
         hung_up: Callable[[Sequence[Ready]], list[Ready]] = hung_up,
     ) -> None:
-        self.settings = settings
         self.pool = pool
         self.reactor = reactor
         self.deadlines = deadlines
         self.rng = rng
-        kept = settings.connections
-        #: seconds that a connection may wait
-        self.patience = min(kept.idle_timeout, kept.max_lifetime or kept.idle_timeout)
+        self._obey(settings)
         self.hung_up = hung_up
         self._shelves: dict[Backend, Shelf] = {}
         self._hungry: list[Shelf] = []
         self._soon: Any = None
         self._look: Any = None
         self.is_closed = False
+
+    def _obey(self, settings: PoolSettings) -> None:
+        kept = settings.connections
+        self.settings = settings
+        #: seconds that a connection may wait
+        self.patience = min(kept.idle_timeout, kept.max_lifetime or kept.idle_timeout)
+
+    def apply(self, settings: PoolSettings, is_spoken_anew: bool) -> None:
+        """A reload: so many from now on, with so much patience; what is ready goes where backends are spoken to anew."""
+        before = self.patience
+        self._obey(settings)
+        if is_spoken_anew or self.patience < before:
+            for shelf in self._shelves.values():
+                shelf.close()
+            self._shelves.clear()
+            self._hungry = []
+        if not self.is_closed:
+            self.look()
 
     def start(self) -> None:
         """Begin, with the members that there are."""

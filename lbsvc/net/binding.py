@@ -218,7 +218,7 @@ def adopt(reactor: Any, made: socket.socket, factory: Any) -> Any:
         port.startListening()
     else:
         port = reactor.adoptStreamPort(made.fileno(), made.family, factory)
-    if is_unix:
+    if file is not None:
         port.file, made.file = file, None  # type: ignore[attr-defined]
     made.close()
     return port

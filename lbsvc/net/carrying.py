@@ -169,6 +169,13 @@ class Carrier:
             # Whoever has not read what waits for him all this time is not given more of it.
             self.finish("idle_timeout", Outcome.OK, abort=self._unsent() > 0)
 
+    def look_again(self) -> None:
+        """`idle` is another: what was to be looked at only after the former one is looked at in time."""
+        timeouts = self.site.settings.timeouts
+        if self.upstream is not None and not self.is_over and self.deadline != NEVER:
+            patience = timeouts.idle / LOOKS if self.is_piped else timeouts.idle
+            self.site.deadlines.watch(self, min(patience, max(0.0, self.deadline - self.site.deadlines.now)))
+
     def downstream_lost(self, reason: Failure) -> None:
         """The client's connection is gone; this is told once for each connection that was accepted."""
         self.site.on_close(self.peer)

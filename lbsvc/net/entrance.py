@@ -2,13 +2,14 @@
 
 Promises: every connection that is accepted becomes an Opening (net/opening.py), counts from then on, and is in `openings`
 until its road has it or it is over; each that gets no further is counted, logged, and told of in the event log, once in
-TOLD_EACH seconds. Made by listening.py; called by net/ports.py, and as a site by a drain.
+TOLD_EACH seconds. Made by serving.py; called by net/ports.py, and as a site by a drain. What it is made of never changes: a
+listener whose TLS or whose proxies are others gets another one, and what has begun here ends by the rules that it began by.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from lbsvc.core.networks import Networks
@@ -63,6 +64,19 @@ class Entrance:
 
     def drain(self) -> None:
         """What was accepted is answered: openings go on, and their roads know that the service stops."""
+
+    def leave(self) -> None:
+        """The same, where only the listener goes."""
+
+    @property
+    def peers(self) -> Iterator[str]:
+        """Of each opening whose client has been counted, whose it was counted as."""
+        yield from [opening.entered for opening in self.openings if opening.entered is not None]
+
+    @property
+    def left(self) -> int:
+        """Openings that are there."""
+        return len(self.openings)
 
     def count(self) -> None:
         """Everything is on the books already."""

@@ -5,7 +5,8 @@ connections wait in the kernel's queue; none is reset by us; it goes on as soon 
 `connections_per_client` a client's connections get the protocol that `surplus` makes, which refuses them: as many as the
 limit, or LEAST_SURPLUS; what is more, and all where there is no `surplus`, is closed at once. Before a listener closes, all
 that waits in its queue is accepted. Sockets are made by net/binding.py, so that the backlog, both address families and
-(later) hand-over between processes are ours. On reactors other than ours too (`OrdinaryPort`). Called by app.py; the roads
+(later) hand-over between processes are ours; net/sockets.py says what becomes of them when the binds change. `apply` changes
+limits, and `take` binds, at run time. On reactors other than ours too. Called by listening.py and relistening.py; the roads
 give it `connect` and `surplus`, which make a protocol for a peer (its IP address, or "unix"), and call `connected` and
 `lost`, once for each connection.
 """
@@ -16,24 +17,22 @@ import os
 import resource
 import select
 import socket
-from collections.abc import Callable
-from errno import EAGAIN
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias
 
 from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import IAddress
-from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.protocol import Factory, Protocol
-from twisted.python.failure import Failure
 from typing_extensions import override
 
 from lbsvc.config.schema import ListenerSettings
 from lbsvc.core.books import ListenerBooks
 from lbsvc.core.clients import ClientCounts, Surplus
 from lbsvc.core.networks import UNIX
-from lbsvc.errors import Mistake, SystemRefusal
+from lbsvc.errors import SystemRefusal
 from lbsvc.net.arrival import Arrival
-from lbsvc.net.binding import SocketFile, adopt, open_sockets
+from lbsvc.net.binding import open_sockets
+from lbsvc.net.sockets import Bound, Opener, refused
 
 #: Makes a road's protocol for a peer (its IP address, or "unix"), and for how it came, where there is anything to say.
 Connect: TypeAlias = Callable[[str, Arrival | None], Protocol]
@@ -86,47 +85,6 @@ class Descriptors:
             self._on_pause(self.limit)
 
 
-class _Gate(socket.socket):
-    """A listening socket that can be shut: then nothing waits in it, as far as its port can see."""
-
-    is_shut = False
-
-    @override
-    def accept(self) -> tuple[socket.socket, Any]:
-        if self.is_shut:
-            raise BlockingIOError(EAGAIN, "accepting is paused")
-        return super().accept()
-
-
-class OrdinaryPort:
-    """Twisted's own port, as other reactors make it, with what ours can do: above all pause in the middle of a turn."""
-
-    def __init__(self, port: Any) -> None:
-        self._port = port
-        # A stock port takes up to a hundred connections in a turn, whatever is said meanwhile; only its socket can stop it.
-        self._gate = port.socket = _Gate(fileno=port.socket.detach())
-        port.fileno = self._gate.fileno
-        self.fileno = self._gate.fileno
-
-    def pauseAccepting(self) -> None:  # noqa: N802 - as net/ports.py
-        self._gate.is_shut = True
-        self._port.stopReading()
-
-    def resumeAccepting(self) -> None:  # noqa: N802 - as net/ports.py
-        self._gate.is_shut = False
-        self._port.startReading()
-
-    def doRead(self) -> None:  # noqa: N802 - Twisted's name
-        self._gate.is_shut = False
-        self._port.doRead()
-
-    def stopReading(self) -> None:  # noqa: N802 - Twisted's name
-        self._port.stopReading()
-
-    def connectionLost(self, reason: Failure) -> None:  # noqa: N802 - Twisted's name
-        self._port.connectionLost(reason)
-
-
 class Listener(Factory):
     """One listener: its sockets, its ports, its limit. A factory to its ports."""
 
@@ -140,6 +98,7 @@ class Listener(Factory):
         descriptors: Descriptors,
         connect: Connect,
         surplus: Connect | None = None,
+        open_bind: Opener = open_sockets,
     ) -> None:
         self.name = settings.name
         self.settings = settings
@@ -148,54 +107,94 @@ class Listener(Factory):
         self._descriptors = descriptors
         self._connect = connect
         self._surplus = surplus
-        limit = settings.connections_per_client
+        self._open_bind = open_bind
         self._clients: ClientCounts | None = None
-        if limit is not None:
-            self._clients = ClientCounts(limit, max(limit, LEAST_SURPLUS) if surplus is not None else 0)
-        self._sockets: list[socket.socket] = []
-        self._files: list[SocketFile] = []
-        self._ports: list[Any] = []
+        self._count_clients(())
+        #: what its binds have come to, in their order
+        self.bound: list[Bound] = []
         self._is_paused = False
         self._is_closed = False
         self._retry: Any = None
-        self.addresses: list[str] = []
         #: takes accepted sockets in place of buildLean, where something comes before the road's first byte (net/opening.py)
         self.openLean: Callable[[socket.socket, tuple[Any, ...], Any, int], None] | None = None
+
+    def _count_clients(self, peers: Iterable[str]) -> None:
+        """Each client may have `connections_per_client`; `peers` are those of connections that `lost` will tell of."""
+        limit = self.settings.connections_per_client
+        if limit is None:
+            self._clients = None
+            return
+        surplus = max(limit, LEAST_SURPLUS) if self._surplus is not None else 0
+        if self._clients is not None:
+            self._clients.limit, self._clients.surplus = limit, surplus
+            return
+        self._clients = ClientCounts(limit, surplus)
+        for peer in peers:
+            self._clients.count(peer)
 
     def bind(self) -> None:
         """Open the sockets; raises SystemRefusal with every bind that is refused."""
         mistakes = []
+        backlog = self.settings.backlog
         for bind in self.settings.binds:
             try:
-                self._sockets += open_sockets(bind, self.settings.backlog)
+                self.bound.append(Bound(bind, self._open_bind(bind, backlog), backlog))
             except OSError as error:
-                reason = error.strerror or str(error)
-                mistakes.append(Mistake("", 0, 0, f"listeners.{self.name}.bind", f"cannot listen on {bind}: {reason}"))
+                mistakes.append(refused(self.name, bind, error))
         if mistakes:
             self.unbind()
             raise SystemRefusal(mistakes)
-        for made in self._sockets:
-            file = getattr(made, "file", None)
-            if file is not None:
-                self._files.append(file)
-                self.addresses.append(f"unix:{file.path}")
-                continue
-            host, port = made.getsockname()[:2]
-            self.addresses.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
     def unbind(self) -> None:
         """Close sockets that were never served."""
-        for made in self._sockets:
-            made.close()
-        self._sockets = []
+        bounds, self.bound = self.bound, []
+        for bound in bounds:
+            bound.close()
 
     def accept(self) -> None:
         """Begin to accept."""
-        sockets, self._sockets = self._sockets, []
-        for made in sockets:
-            # adopted ports do not shut the socket down when they close
-            port = adopt(self._reactor, made, self)
-            self._ports.append(port if hasattr(port, "pauseAccepting") else OrdinaryPort(port))
+        for bound in self.bound:
+            bound.adopt(self._reactor, self)
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where it listens."""
+        return [address for bound in self.bound for address in bound.addresses]
+
+    @property
+    def ports(self) -> list[Any]:
+        """All of its ports."""
+        return [port for bound in self.bound for port in bound.ports]
+
+    # -- at run time
+
+    def apply(self, settings: ListenerSettings, peers: Iterable[str]) -> None:
+        """Other limits, from now on; `peers` are what the protocols of its connections were made for."""
+        self.settings = settings
+        self._count_clients(peers)
+        if self.books.open >= settings.max_connections:
+            self._pause()
+        elif self._retry is None:
+            self._resume()
+
+    def take(self, bounds: list[Bound]) -> None:
+        """These are its binds from now on: ports that were another's, and those that it has, as it wants to be told now."""
+        self.bound = bounds
+        if self.books.open >= self.settings.max_connections:
+            self._is_paused = True  # by connections of one of the same name, which is leaving
+        for bound in bounds:
+            bound.serve(self, self._is_paused, self.settings.backlog)
+
+    def drop(self, bound: Bound) -> None:
+        """One of its binds goes; what waits in its queue is accepted first, since closing would reset it."""
+        bound.close(self._accept_rest)
+        self.bound = [each for each in self.bound if each is not bound]
+
+    def adopt_rest(self, bound: Bound) -> None:
+        """Accept what waits in the queue of a bind that goes, and was never its own."""
+        bound.serve(self, True, self.settings.backlog)
+        for port in bound.ports:
+            self._accept_rest(port, bound.holds)
 
     # -- as the ports see it
 
@@ -281,13 +280,13 @@ class Listener(Factory):
     def _pause(self) -> None:
         if not self._is_paused:
             self._is_paused = True
-            for port in self._ports:
+            for port in self.ports:
                 port.pauseAccepting()
 
     def _resume(self) -> None:
         if self._is_paused and not self._is_closed and self.books.open < self.settings.max_connections:
             self._is_paused = False
-            for port in self._ports:
+            for port in self.ports:
                 port.resumeAccepting()
 
     def close(self) -> None:
@@ -295,26 +294,18 @@ class Listener(Factory):
         if self._is_closed:
             return
         self._is_closed = True
-        for file in self._files:
-            file.remove()  # before the queue is emptied: nobody can come after that
         retry, self._retry = self._retry, None
         if retry is not None:
             retry.cancel()
-        for port in self._ports:
-            self._accept_rest(port)
-            # At once, and not by stopListening, which closes a turn later: what came until then would be reset.
-            port.stopReading()
-            port.connectionLost(Failure(CONNECTION_DONE))
-        self._ports = []
-        self.unbind()
+        for bound in list(self.bound):
+            self.drop(bound)
 
-    def _accept_rest(self, port: Any) -> None:
+    def _accept_rest(self, port: Any, holds: int) -> None:
         """Accept until the queue is empty, but not many more than it holds: others go on coming."""
         queue = select.poll()
         queue.register(port.fileno(), select.POLLIN)
-        holds = self.settings.backlog + 1
-        enough = self.books.accepted + holds
-        for _ in range(holds):
+        enough = self.books.accepted + holds + 1
+        for _ in range(holds + 1):
             if self.books.accepted >= enough or not queue.poll(0):
                 break
             port.doRead()

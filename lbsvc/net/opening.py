@@ -87,6 +87,11 @@ class Opening:
         self.began = entrance.seconds()
         self.deadline = self.slot = NEVER
 
+    @property
+    def entered(self) -> str | None:
+        """As whose connection it counts; None while that is not known."""
+        return self._entered
+
     def begin(self) -> None:
         """Read, until it is known who is there."""
         entrance = self._entrance

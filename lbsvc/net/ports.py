@@ -11,6 +11,7 @@ Promises
 - Accepted sockets are non-blocking and have TCP_NODELAY (inherited from the listening socket, which costs them nothing), if
   they are TCP sockets.
 - One turn accepts at most `numberAccepts` connections, which adapts as Twisted's does but never above MOST_ACCEPTS.
+- `serve(factory)` gives a port another factory, of the same kind: whatever waits in its queue is that one's from then on.
 - `pauseAccepting()` and `resumeAccepting()` may be called at any time, also from within buildLean and connectionMade; after
   the first no further connection is taken, not even in the same turn.
 - Running out of descriptors is handled as Twisted does (its reserved descriptor), as are all other errors of accept(2).
@@ -157,8 +158,17 @@ class LeanPort(tcp.Port):
     def startListening(self) -> None:
         super().startListening()
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._ask_factory()
+
+    def _ask_factory(self) -> None:
+        """How the factory wants to be told of connections."""
         self._build = getattr(self.factory, "buildLean", None)
         self._open = getattr(self.factory, "openLean", None)
+
+    def serve(self, factory: Any) -> None:
+        """Connections are `factory`'s from now on; the same one again is asked anew how it wants them."""
+        change_factory(self, factory)
+        self._ask_factory()
 
     def pauseAccepting(self) -> None:  # noqa: N802
         """Leave new connections in the kernel's queue."""
@@ -303,6 +313,10 @@ class LeanUnixPort(LeanPort, PlainUnixPort):
     @override
     def startListening(self) -> None:
         PlainUnixPort.startListening(self)
+        self._ask_factory()
+
+    @override
+    def _ask_factory(self) -> None:
         self._build = self._build_local
         self._open = getattr(self.factory, "openLean", None)
 
@@ -319,6 +333,14 @@ class LeanUnixPort(LeanPort, PlainUnixPort):
     _buildAddr = unix.Port._buildAddr  # noqa: N815
     connectionLost = PlainUnixPort.connectionLost  # noqa: N815
     _logConnectionLostMsg = unix.Port._logConnectionLostMsg  # noqa: N815
+
+
+def change_factory(port: Any, factory: Any) -> None:
+    """Give a port another factory; each knows how many ports it has."""
+    before, port.factory = port.factory, factory
+    if before is not factory:
+        factory.doStart()
+        before.doStop()
 
 
 def port_for(family: int, factory: Any) -> type[Any]:

@@ -13,6 +13,9 @@ A backend whose verdict flips too often (core/flapping.py says when) is held dow
 checks find meanwhile, and when the hold is over it is what they have found by then. `on_flip` is told of the beginning
 and of the end, and of no flip in between. The first verdict is no flip that counts.
 
+What is asked, how often and what follows from it may change at any time (`revise`): the next check goes by it, which comes
+earlier where the interval has become shorter; of another question the first answer decides. Health stays what it was.
+
 Called by the app through `HealthChecker`, which knows when everybody has been asked once.
 """
 
@@ -20,6 +23,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 from typing import Final
 
@@ -80,6 +84,7 @@ class Prober:
         self._check_over: Deferred[None] | None = None
         self._began = 0.0
         self._is_first = True
+        self._asks_anew = False  # from the next check on it is another question
         self._hold: IDelayedCall | None = None  # while it is held down
         self._loop = LoopingCall(self._tick)
         self._loop.clock = reactor
@@ -94,6 +99,29 @@ class Prober:
         if self.backend.health == "flapping":
             self._wait_for_release()
         self._loop.start(self.policy.interval)
+
+    def revise(self, policy: HealthCheckPolicy, flapping: FlappingPolicy | None) -> None:
+        """Another policy, from the next check on; a check under way ends by the one that it has begun with."""
+        before, self.policy = self.policy, policy
+        self.verdict.revise(policy)
+        if question(policy) != question(before):
+            self._asks_anew = True
+        if self.flapping is None:
+            self.flapping = Flapping(flapping) if flapping is not None else None
+        elif flapping is not None:
+            self.flapping.policy = flapping
+        else:
+            self.flapping = None
+            hold, self._hold = self._hold, None
+            if hold is not None:
+                hold.cancel()
+                self._look_at_hold()
+        call = self._loop.call
+        if call is not None and policy.interval < before.interval:
+            now = self._reactor.seconds()
+            due = max(0.0, self._began + self._jittered() - now)
+            if due < call.getTime() - now:
+                call.reset(due)
 
     def stop(self) -> None:
         """No check, no result and no flip from here on; a check under way is given up."""
@@ -113,7 +141,10 @@ class Prober:
         # check makes the intervals a random walk; on a fixed grid all backends would keep step for ever.
         self._began = self._reactor.seconds()
         self._loop.starttime = self._began
-        self._loop.interval = self.policy.interval * (1 - JITTER + 2 * JITTER * self._rng.random())
+        self._loop.interval = self._jittered()
+        if self._asks_anew:
+            self._asks_anew = False
+            self.verdict.reopen()
         over: Deferred[None] = Deferred()
         self._check_over = over
         check = self._make(self._reactor, self.policy, self.backend, self._ended)
@@ -127,6 +158,10 @@ class Prober:
                 # Better seen to be down than unknown, and tried, for ever.
                 self._ended(False, "the check could not be made")
         return over
+
+    def _jittered(self) -> float:
+        """Seconds to the next check."""
+        return self.policy.interval * (1 - JITTER + 2 * JITTER * self._rng.random())
 
     def _ended(self, ok: bool | None, detail: str) -> None:
         self._check = None
@@ -154,7 +189,8 @@ class Prober:
         backend.check_duration.total += seconds
         before = backend.last_check
         backend.last_check = (ok, self._wall(), detail)
-        flapping = self.flapping if self.verdict.state != "unknown" else None
+        is_first_word = self.verdict.state == "unknown" or self.verdict.is_reopened
+        flapping = self.flapping if not is_first_word else None
         flip = self.verdict.observe(ok)
         is_held = self._hold is not None
         is_too_often = flip is not None and flapping is not None and flapping.changed(self._reactor.seconds())
@@ -162,7 +198,7 @@ class Prober:
             self._wait_for_release()
             self._set_health("flapping", f"up and down too often, held down for {self._held_for:.3g}s; {detail}")
             return
-        if flip is not None and not is_held:
+        if flip is not None and not is_held and flip != backend.health:
             self._set_health(flip, detail)
         elif backend.health in ("down", "flapping") and before is not None and before[0] != ok:
             self.pool.refresh()  # one that has passed its last check may serve where there is nobody else
@@ -249,6 +285,14 @@ class HealthChecker(Service):
         if self.running:
             prober.start()
 
+    def revise(self, backend: Backend, policy: HealthCheckPolicy, flapping: FlappingPolicy | None = None) -> bool:
+        """Check it by these from the next check on; False where it is not checked at all."""
+        prober = self._probers.get(backend)
+        if prober is None:
+            return False
+        prober.revise(policy, flapping)
+        return True
+
     def remove(self, backend: Backend) -> None:
         """Do not check it any more; nobody waits for it. Unknown ones are left in peace."""
         prober = self._probers.pop(backend, None)
@@ -294,3 +338,8 @@ class HealthChecker(Service):
 
     def __repr__(self) -> str:
         return f"<HealthChecker of {len(self._probers)} backends>"
+
+
+def question(policy: HealthCheckPolicy) -> HealthCheckPolicy:
+    """What is asked, whatever how often it is, and how much patience and how many answers it takes."""
+    return replace(policy, interval=0.0, timeout=0.0, rise=0, fall=0)

@@ -1,8 +1,10 @@
 """What the connections of one tcp listener share: settings, routes, limits, books, clocks, the access log.
 
-Made by streamrouting.py, held by every relay; http/site.py is its sister. `limiter` is the listener's own, a rule's is the
-route's; `addresses` (who sticks to which backend) and `ahead` (connections that are ready) are the pool's, and shared by all
-listeners that use it. Invariant: `relays` are those with a connection left, so that a drain can wait for them and cut them.
+Made by streamrouting.py, held by every relay; http/site.py is its sister. `apply` swaps what was configured, here and
+nowhere else: relays that have their route keep it, those that still wait for a name take one of the new ones. `limiter` is
+the listener's own, a rule's is the route's; `addresses` (who sticks to which backend) and `ahead` (connections that are
+ready) are the pool's, and shared by all listeners that use it. Invariant: `relays` are those with a connection left, so that
+a drain can wait for them and cut them.
 
 A listener that has nothing but a pool has one `RelayRoute`, `alone`, and its connections look no further. Any other has a
 table of rules, each of which leads to a pool, or to several by weight.
@@ -10,14 +12,14 @@ table of rules, each of which leads to a pool, or to several by weight.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lbsvc.config.schema import ListenerSettings, PoolSettings
 from lbsvc.core.affinity import AddressTable
 from lbsvc.core.books import ListenerBooks, RouteBooks
 from lbsvc.core.pool import Pool
-from lbsvc.core.ratelimit import RateLimiter, client_key
+from lbsvc.core.ratelimit import RateLimiter, client_key, limiter_for
 from lbsvc.core.split import Split
 from lbsvc.core.streamroutes import StreamTable
 from lbsvc.net.ahead import Ahead
@@ -98,13 +100,6 @@ class StreamSite:
         *,
         limiter: RateLimiter | None = None,
     ) -> None:
-        self.settings = settings
-        self.routes = tuple(routes)
-        self.table = table
-        #: where every connection goes; None where that is to be looked up
-        self.alone: RelayRoute | None = None
-        if table is None:
-            (self.alone,) = self.routes
         self.books = books
         self.reactor = reactor
         self.seconds: Callable[[], float] = reactor.seconds
@@ -114,12 +109,53 @@ class StreamSite:
         self.make_id = make_id
         self.log = log
         self.limiter = limiter
+        self._take(settings, routes, table)
         #: Twisted's own transports close when the socket is writable, ours when nothing is left to send
         self.closes_late = not hasattr(reactor, "dial")
         self.on_open: Callable[[int], None] = lambda number: None
         self.on_close: Callable[[str], None] = lambda peer: None
         #: those with a connection left, settled or not
         self.relays: set[Relay] = set()
+
+    def _take(
+        self, settings: ListenerSettings, routes: Sequence[RelayRoute], table: StreamTable[RelayRule] | None
+    ) -> None:
+        self.settings = settings
+        self.routes = tuple(routes)
+        self.table = table
+        #: where every connection goes; None where that is to be looked up
+        self.alone: RelayRoute | None = None
+        if table is None:
+            (self.alone,) = self.routes
+
+    def apply(
+        self, settings: ListenerSettings, routes: Sequence[RelayRoute], table: StreamTable[RelayRule] | None
+    ) -> None:
+        """Other settings, other ways, or both, from now on."""
+        is_idle_new = settings.timeouts.idle != self.settings.timeouts.idle
+        had_table = self.table is not None
+        self._take(settings, routes, table)
+        self.limiter = limiter_for(settings.rate_limit, self.limiter)
+        if self.alone is not None and had_table:
+            # For those that wait for a name, which does not matter any more; nobody else looks at it.
+            name, pool = self.alone.names
+            self.table = StreamTable([], RelayRule(Split([(self.alone, 1)]), RouteBooks(name, pool or "none")))
+        if is_idle_new:
+            for relay in self.relays:
+                relay.look_again()
+
+    def leave(self) -> None:
+        """The listener is gone, the service goes on: so may the connections. What pools keep ready is others' as well."""
+
+    @property
+    def peers(self) -> Iterator[str]:
+        """Of each connection that `on_close` will tell of, what it will say."""
+        yield from [relay.peer for relay in self.relays if relay.downstream.transport is not None]
+
+    @property
+    def left(self) -> int:
+        """Connections that are there, also those that have lost their client and have something left for the backend."""
+        return len(self.relays)
 
     def drain(self) -> None:
         """Connections may go on until the deadline; none is made ready any more."""

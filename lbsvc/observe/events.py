@@ -14,7 +14,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from functools import partial
+from typing import Any, Final, Protocol
 
 #: Level word -> rank.
 LEVELS: Final = {"debug": 10, "info": 20, "warn": 30, "error": 40}
@@ -80,9 +81,14 @@ class Events:
     """The event log of the process."""
 
     def __init__(self, writer: Writer, level: str, log_format: str, clock_wall: Callable[[], float]) -> None:
+        self._wall = clock_wall
+        self.redirect(writer, level, log_format)
+        self._listeners: tuple[Callable[[dict[str, Any]], object], ...] = ()
+
+    def redirect(self, writer: Writer, level: str, log_format: str) -> None:
+        """From the next event on, write to another place, or from another level on, or in another form."""
         self._writer = writer
         self._threshold = LEVELS[level]
-        self._wall = clock_wall
         if log_format == "auto":
             log_format = "text" if writer.isatty() else "json"
         self.format = log_format
@@ -97,6 +103,29 @@ class Events:
         if LEVELS[level] >= self._threshold:
             line = self._line(timestamp(self._wall()), level, event, message, fields)
             self._writer.write(line.encode("utf-8", "backslashreplace"))
+        if self._listeners and event in STABLE:
+            self._tell(level, event, message, fields)
+
+    def subscribe(self, listener: Callable[[dict[str, Any]], object]) -> Callable[[], None]:
+        """Have each event with a name of `STABLE` told, whatever the level in force; gives what ends it.
+
+        A listener is called in the thread that emits, in the midst of whatever is going on there: it should note the event
+        and act later (reactor.callFromThread). It gets plain values, a dict of its own, as the JSON line would have them.
+        One that raises is not called again.
+        """
+        self._listeners += (listener,)
+        return partial(self._unsubscribe, listener)
+
+    def _unsubscribe(self, listener: Callable[[dict[str, Any]], object]) -> None:
+        self._listeners = tuple(each for each in self._listeners if each is not listener)
+
+    def _tell(self, level: str, event: str, message: str, fields: dict[str, object]) -> None:
+        line = _json_line(timestamp(self._wall()), level, event, message, fields)
+        for listener in self._listeners:
+            try:
+                listener(json.loads(line))
+            except Exception:
+                self._unsubscribe(listener)
 
 
 def timestamp(wall: float) -> str:

@@ -75,6 +75,7 @@ class Destination:
         self._fresh: int | None = None  # a descriptor to go on with, after reopen()
         self._closing = False
         self._abandoned = False
+        self._retired = False  # nobody waits for its end: the thread closes the descriptor
         self._torn = False
         self._thread: threading.Thread | None = None
 
@@ -142,6 +143,15 @@ class Destination:
         self._fd = -1
         return True
 
+    def retire(self) -> None:
+        """Let go without waiting: what is queued is written by the thread, which then ends."""
+        with self._lock:
+            self._closing = self._retired = True
+            self._lock.notify_all()
+        if self._thread is None:
+            _close(self._fd)
+            self._fd = -1
+
     # The thread's side.
 
     def _run(self) -> None:
@@ -150,7 +160,7 @@ class Destination:
                 self._change_over()
                 while not self._queue:
                     if self._closing:
-                        if self._abandoned:
+                        if self._abandoned or self._retired:
                             _close(self._fd)
                         return
                     self._idle = True
@@ -228,6 +238,7 @@ class Destinations:
         self._max = max_bytes
         self._by_key: dict[str, Destination] = {}
         self._writers: list[LogWriter] = []
+        self._former: dict[str, LogWriter] = {}  # by log name: one that has been released counts for all of them
 
     def writer(self, path: str, name: str) -> LogWriter:
         """A writer to `path` ("-": standard output) for the log `name`. OSError: it cannot be opened."""
@@ -242,9 +253,19 @@ class Destinations:
     def dropped(self) -> dict[str, int]:
         """Lines lost, by log name: what lbsvc_log_dropped_total shows."""
         counts: dict[str, int] = {}
-        for writer in self._writers:
+        for writer in (*self._writers, *self._former.values()):
             counts[writer.name] = counts.get(writer.name, 0) + writer.dropped
         return counts
+
+    def release(self, writer: LogWriter) -> None:
+        """This writer writes no more; a destination that nobody else writes to is let go of, once its lines have left."""
+        self._writers.remove(writer)
+        former = self._former.setdefault(writer.name, writer)
+        if former is not writer:
+            former.dropped += writer.dropped
+        if all(each.destination is not writer.destination for each in self._writers):
+            self._by_key = {key: each for key, each in self._by_key.items() if each is not writer.destination}
+            writer.destination.retire()
 
     def reopen(self) -> list[str]:
         """Reopen every file (SIGUSR1); what could not be, in words. Its old file stays in use."""

@@ -57,7 +57,8 @@ class View(Protocol):
     def listeners(self) -> Iterable[ListenerBooks]: ...
 
     @property
-    def pools(self) -> Iterable[Pool]: ...
+    def pools(self) -> Iterable[Pool]:
+        """Those that were removed too, while anybody is leaving them."""
 
     @property
     def roads(self) -> Mapping[str, Collection[str]]:
@@ -253,8 +254,30 @@ def _by_pool(number: Callable[[Pool], float]) -> Callable[[View], Iterator[Row]]
 
 
 def _backends(view: View) -> Iterator[Backend]:
+    """All that stand in a pool, those that are leaving too; under each name the first: a member hides one that leaves."""
     for pool in tuple(view.pools):
-        yield from pool.backends
+        yield from _by_name(pool)
+
+
+def _by_name(pool: Pool) -> list[Backend]:
+    found: dict[str, Backend] = {}
+    for backend in pool.everyone:
+        found.setdefault(backend.name, backend)
+    return list(found.values())
+
+
+def _by_backend_sum(number: Callable[[Backend], float]) -> Callable[[View], Iterator[Row]]:
+    """What all have under one name together."""
+
+    def rows(view: View) -> Iterator[Row]:
+        for pool in tuple(view.pools):
+            sums: dict[str, float] = {}
+            for backend in pool.everyone:
+                sums[backend.name] = sums.get(backend.name, 0) + number(backend)
+            for name, total in sums.items():
+                yield (pool.name, name), total
+
+    return rows
 
 
 def _by_backend(value: Callable[[Backend], Value | None]) -> Callable[[View], Iterator[Row]]:
@@ -271,7 +294,7 @@ def _backend_requests(view: View) -> Iterator[Row]:
     roads = view.roads
     for pool in tuple(view.pools):
         protocols = roads.get(pool.name, ("http", "tcp"))
-        for backend in pool.backends:
+        for backend in _by_name(pool):
             if "http" in protocols:
                 for number, code in enumerate(_CODES, 1):
                     yield (pool.name, backend.name, code), backend.requests[number]
@@ -342,9 +365,9 @@ SERIES: Final = (
     Series("histogram", "lbsvc_backend_request_duration_seconds", "How long a backend took to answer.", _BACKEND,
            _by_backend(lambda backend: backend.duration)),
     Series("gauge", "lbsvc_backend_active", "Requests (connections, for tcp) at a backend now.", _BACKEND,
-           _by_backend(lambda backend: backend.active)),
+           _by_backend_sum(lambda backend: backend.active)),
     Series("gauge", "lbsvc_backend_connections", "Open connections to a backend, idle ones included.", _BACKEND,
-           _by_backend(lambda backend: backend.connections)),
+           _by_backend_sum(lambda backend: backend.connections)),
     Series("gauge", "lbsvc_backend_weight", "A backend's weight in its pool.", _BACKEND,
            _by_backend(lambda backend: backend.weight)),
     Series("gauge", "lbsvc_backend_latency_ewma_seconds", "Moving average of a backend's latency, once it has one.",

@@ -111,3 +111,43 @@ class GateTests(TestCase):
     def test_the_token_is_not_shown(self) -> None:
         """The gate's repr keeps the token to itself."""
         self.assertNotIn("hush", repr(gate_for("127.0.0.1", (), "hush")))
+
+
+class ChangeTests(TestCase):
+    def status(self, gate: Gate, method: bytes, site: bytes | None, origin: bytes | None, token: bytes = b"") -> int:
+        refusal = gate.refusal(
+            API,
+            [b"localhost"],
+            [origin] if origin is not None else [],
+            [b"Bearer " + token] if token else [],
+            method,
+            [site] if site is not None else [],
+        )
+        return 200 if refusal is None else refusal.status
+
+    def test_without_a_token(self) -> None:
+        """What may change something comes from our own page or from no page; what only reads may come from a link."""
+        gate, own = gate_for("127.0.0.1", (), ""), b"http://localhost"
+        for site, origin, expected in ((None, None, 200), (b"none", None, 200), (b"same-origin", own, 200),
+                                       (b"Same-Origin", None, 200), (b"same-site", None, 403), (b"cross-site", own, 403),
+                                       (b"", None, 403), (None, own, 403), (b"none", b"http://evil", 403)):  # fmt: skip
+            for method in (b"POST", b"PATCH", b"DELETE", b"PUT", b"TRACE", b"BREW", b"get"):
+                self.assertEqual((site, origin, self.status(gate, method, site, origin)), (site, origin, expected))
+            if origin != b"http://evil":
+                for method in (b"GET", b"HEAD", b"OPTIONS"):
+                    self.assertEqual(self.status(gate, method, site, origin), 200)
+
+    def test_two_words(self) -> None:
+        """Two values of the header, of which one is foreign, are foreign."""
+        gate = gate_for("127.0.0.1", (), "")
+        refusal = gate.refusal(API, [b"localhost"], [], [], b"POST", [b"none", b"cross-site"])
+        assert refusal is not None
+        self.assertEqual(refusal.status, 403)
+
+    def test_with_a_token(self) -> None:
+        """The token is enough, for no other site can know it; without it 401 comes first; a foreign Origin stays one."""
+        gate = gate_for("127.0.0.1", (), "s3cret")
+        self.assertEqual(self.status(gate, b"POST", b"cross-site", None, b"s3cret"), 200)
+        self.assertEqual(self.status(gate, b"POST", None, b"http://localhost", b"s3cret"), 200)
+        self.assertEqual(self.status(gate, b"POST", b"none", None), 401)
+        self.assertEqual(self.status(gate, b"POST", b"none", b"http://evil", b"s3cret"), 403)

@@ -21,8 +21,23 @@ from lbsvc.config.schema import Bind
 from lbsvc.errors import ConfigErrors
 from tests.config.reading import LISTENER, POOL, mistakes, settings
 
+#: What the name of a passed socket is.
+PASSED = "a socket's name is 1 to 255 visible ASCII characters without :, as FileDescriptorName= takes it"
+
 
 class BindTests(TestCase):
+    def test_sockets_that_systemd_passes(self) -> None:
+        """systemd:NAME is a bind of its own, beside others; one name is for one bind."""
+        text = "listeners:\n  web:\n    bind: ['systemd:web', 'systemd:web 2', ':80']\n    pool: p\n" + POOL
+        binds = settings(text).listeners["web"].binds
+        self.assertEqual([bind.passed_as for bind in binds], ["web", "web 2", None])
+        self.assertEqual([str(bind) for bind in binds], ["systemd:web", "systemd:web 2", ":80"])
+        clash = '3:27: listeners.web.bind[1]: clashes with listeners.web.bind[0] in line 3 (got "systemd:web")'
+        self.assertEqual(mistakes(text.replace("web 2", "web")), [clash])
+        self.assertEqual(parse_bind("systemd:" + "n" * 255).passed_as, "n" * 255)
+        with self.assertRaises(AddressError):
+            parse_bind("systemd:" + "n" * 256)
+
     def test_forms(self) -> None:
         """host:port, :port, *:port, [v6]:port, a port; addresses in their shortest form, names in lower case."""
         for text, bind in {
@@ -50,9 +65,12 @@ class BindTests(TestCase):
             "a b:80": "has a host that is neither an IP address nor a host name",
             f"{'a' * 64}:80": "has a host that is neither an IP address nor a host name",
             "": "needs a port, as in 127.0.0.1:8080 or :8080",
-            "systemd:web": None,
+            "systemd:": "needs the name of a socket, as in systemd:web (FileDescriptorName= in the .socket unit)",
+            **dict.fromkeys(
+                ("systemd:a:b", "systemd: a", "systemd:ä"), f"has a name that systemd cannot pass: {PASSED}"
+            ),
         }.items():
-            expected = f'{message} (got "{text}")' if message else f"{text.partition(':')[0]}: is not supported yet"
+            expected = f'{message} (got "{text}")'
             found = mistakes(f'listeners:\n  web:\n    bind: "{text}"\n    pool: p\n{POOL}')
             expected = expected if len(text) < 60 else expected.replace(text, text[:57] + "...")
             self.assertEqual(found, [f"3:5: listeners.web.bind: {expected}"], text)

@@ -7,7 +7,7 @@ import tempfile
 
 from twisted.trial.unittest import TestCase
 
-from lbsvc.config.loader import from_options, load_file, load_text
+from lbsvc.config.loader import check_text, from_options, load_file, load_text
 from lbsvc.config.schema import Bind
 from lbsvc.errors import ConfigErrors
 from tests.config.reading import LISTENER, POOL, load, mistakes
@@ -102,6 +102,37 @@ class TextTests(TestCase):
         found = load_text(LISTENER + "pools:\n  p:\n    backends:\n" + lines, "f", {}).settings.pools["p"].backends
         self.assertEqual([b.port for b in found], [80] * 1000)
         self.assertEqual(found[999].host, "10.0.3.249")
+
+
+class CheckTests(TestCase):
+    """A text that came from elsewhere."""
+
+    def test_mistakes_and_notes(self) -> None:
+        """The mistakes are those of a file of this name; a right one has its notes."""
+        with self.assertRaises(ConfigErrors) as caught:
+            check_text(LISTENER, "checked.yaml")
+        message = 'checked.yaml:4:5: listeners.web.pool: there is no pool of this name (got "p")'
+        self.assertEqual(str(caught.exception), message)
+        notes = check_text(LISTENER + POOL, "checked.yaml")
+        self.assertEqual(notes, ["checked.yaml: admin.dashboard: not supported yet, off"])
+
+    def test_no_file_is_looked_at(self) -> None:
+        """What is said is the same whether a file that is named is there or not, or is no certificate."""
+        said = []
+        for file in (__file__, "/no/such/file", "/"):
+            tls = f"    tls: {{certificates: [{{cert: {file}, key: {file}}}], client_ca: {file}, ciphers: ECDHE+AESGCM}}\n"
+            text = LISTENER + tls + POOL + f"    tls: {{ca: {file}, cert: {file}}}\n"
+            said.append(check_text(text, "c.yaml"))
+        self.assertEqual(said[1:], said[:1] * 2)
+        unread = "is not read here: `twist loadbalancer --check` does that, where the file is"
+        self.assertIn(f"c.yaml: listeners.web.tls.certificates[0].cert: {unread}", said[0])
+        self.assertIn(f"c.yaml: listeners.web.tls.client_ca: {unread}", said[0])
+
+    def test_no_variable_is_expanded(self) -> None:
+        """Who asks learns nothing of the environment."""
+        with self.assertRaises(ConfigErrors) as caught:
+            check_text(LISTENER + POOL.replace("10.0.0.1:80", "'${HOME}:80'"), "c.yaml")
+        self.assertIn("variables are not expanded here", str(caught.exception))
 
 
 class OptionTests(TestCase):

@@ -53,20 +53,35 @@ class TopTests(TestCase):
     def test_what_is_off(self) -> None:
         """What does not act yet is taken where it is off."""
         for key, refused in {
-            "watch: true": "watch",
-            "state_file: x": "state_file",
             "workers: auto": "workers",
             "workers: 2": "workers",
         }.items():
             self.assertEqual(top_mistakes(key), [f"8:1: {refused}: is not supported yet"])
         self.assertEqual(top_mistakes("watch: off"), ['8:1: watch: must be true or false (got "off")'])
 
+    def test_watch_and_state_file(self) -> None:
+        """A file is watched if that is asked for; the state file is relative to the configuration, and another one."""
+        found = top("watch: true\nstate_file: run/state.json")
+        self.assertEqual((found.watch, found.state_file), (True, os.path.join("etc", "run/state.json")))
+        self.assertEqual(top("state_file: /var/lib/lbsvc/state.json").state_file, "/var/lib/lbsvc/state.json")
+        self.assertEqual((top("").watch, top("").state_file), (False, None))
+        for wrong in ("''", "'-'", "run/", '"a\\0"'):
+            found_wrong = top_mistakes(f"state_file: {wrong}")
+            self.assertEqual(
+                [each.partition(" (got")[0] for each in found_wrong], ["8:1: state_file: must be the name of a file"]
+            )
+        message = (
+            "8:1: state_file: cannot be the configuration itself: run-time changes are kept in a file of their own"
+        )
+        self.assertEqual(top_mistakes("state_file: ../etc/lb.yaml"), [message])
+
     def test_shutdown(self) -> None:
         """Nothing at all is a duration here."""
         self.assertEqual(top("shutdown: {delay: 1s, drain_timeout: 0, removed: null}").shutdown, ShutdownSettings(1, 0))
+        self.assertEqual(top("shutdown: {removed: 5m}").shutdown, ShutdownSettings(removed=300.0))
         self.assertEqual(
-            top_mistakes("shutdown: {delay: -1, removed: 5s}"),
-            ["8:12: shutdown.delay: must be 0s or more (got -1)", "8:23: shutdown.removed: is not supported yet"],
+            top_mistakes("shutdown: {delay: -1, removed: off}"),
+            ["8:12: shutdown.delay: must be 0s or more (got -1)"],
         )
 
     def test_logs(self) -> None:
@@ -105,6 +120,8 @@ class AdminTests(TestCase):
     def test_forms(self) -> None:
         """Off, or where it listens and who may ask."""
         self.assertIsNone(top("admin: off").admin)
+        admin = top("admin: {read_only: true}").admin
+        self.assertTrue(admin is not None and admin.read_only)
         found = top(
             "admin: {bind: '[::1]:0', hosts: [LB.example.com], token: s3cret, read_only: false, dashboard: false}"
         ).admin
@@ -136,12 +153,18 @@ class AdminTests(TestCase):
             [
                 '8:31: admin.hosts[0]: must be a host name without a port (got "a:80")',
                 '8:39: admin.hosts[1]: must be a host name without a port (got "*")',
-                "8:45: admin.read_only: is not supported yet",
                 "8:62: admin.dashboard: is not supported yet",
             ],
         )
         self.assertEqual(top_mistakes("admin: 9901"), ["8:1: admin: must be a mapping, or off (got 9901)"])
         self.assertEqual(top_mistakes("admin: {bind: [':1']}"), ["8:9: admin.bind: must be text (got a list)"])
+
+    def test_no_socket_of_systemd(self) -> None:
+        """Sockets that systemd passes are for listeners."""
+        rule = "host:port or unix:PATH: sockets that systemd passes are for listeners"
+        self.assertEqual(
+            top_mistakes("admin: {bind: 'systemd:web'}"), [f'8:9: admin.bind: must be {rule} (got "systemd:web")']
+        )
 
     def test_notes(self) -> None:
         """The dashboard is on in the reference: where it is left out, a note says that it is off."""

@@ -186,7 +186,7 @@ def timeouts_of(road: Road) -> list[bytes]:
     ]
 
 
-class TimeLeftTests(CallCase):
+class TimeLeftTests(LateCase):
     def test_at_once(self) -> None:
         """What goes out at once says what its client has said."""
         road, caller = self.one()
@@ -251,6 +251,47 @@ class TimeLeftTests(CallCase):
         caller.call(("grpc-timeout", "500m"))
         found = timeouts_of(road)
         self.assertEqual((len(found), found[0] != b"500m", found[1]), (2, True, b"500m"))
+
+    def test_none_left(self) -> None:
+        """A call whose time is over when it comes is told so, without a try: no backend is dialled."""
+        for said in ("0n", "0S"):
+            road, caller = self.one()
+            answered = caller.call(("grpc-timeout", said))
+            self.assertEqual((answered.heads[0]["grpc-status"], answered.has_ended), ("4", True))
+            self.assertEqual((road.reactor.dials, road.records[0].attempts), ([], 0))
+            self.assert_noted(road, 4, "deadline")
+
+    def test_over_when_dialled(self) -> None:
+        """One whose time is over when its connection is there says nothing on it, and the connection is kept."""
+        for is_h2 in (False, True):
+            road = self.road(backends=1)
+            if is_h2:
+                road.upstreams.multiplex(road.backends[0], None, True)
+            road.reactor.behaviour[9001] = HOLE
+            caller = Caller(road)
+            answered = caller.call(("grpc-timeout", "500m"))
+            road.reactor.advance(0.5)  # nobody has looked at deadlines yet
+            road.reactor.dials[-1].connect()
+            if is_h2:
+                road.upstream().send(b"\0\0\0\4\0\0\0\0\0")
+            caller.look()
+            self.assertEqual(answered.heads[0]["grpc-status"], "4")
+            self.assertNotIn(b"/shop.Orders/Get", road.upstream().take())
+            self.assertTrue(road.upstream().is_open)
+            self.assertEqual((road.backends[0].active, sum(road.backends[0].failures.values())), (0, 0))
+            caller.call()
+            self.assertEqual(len(road.upstream_ends), 1)
+            self.assertIn(b"/shop.Orders/Get", road.upstream().take())
+
+    def test_over_when_tried_again(self) -> None:
+        """Another try that would come too late is none."""
+        road, caller = self.one(backends=3, pool={"retry": RetryPolicy(attempts=3, when=frozenset({"unavailable"}))})
+        answered = caller.call(("grpc-timeout", "5S"))
+        caller.look(5.05)  # over, and nobody has looked at deadlines yet
+        road.upstream().send(trailers_only(14))
+        caller.look()
+        self.assertEqual(answered.heads[0]["grpc-status"], "4")
+        self.assertEqual((len(road.upstream_ends), road.records[0].attempts), (1, 1))
 
     def test_h2(self) -> None:
         """A backend of HTTP/2 is told as well."""

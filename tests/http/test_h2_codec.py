@@ -52,6 +52,7 @@ TO_SERVER: list[tuple[str, list[bytes], str]] = [
     ("5.1: closed: RST_STREAM, WINDOW_UPDATE", [head(1), RST_1, RST_1, wire.window_update(1, 1)], ""),
     ("5.1.1: an even number", [head(2)], "GOAWAY 1"),
     ("5.1.1: a number that is less", [head(5), head(3)], "GOAWAY 1"),
+    ("5.1.1: the first number, passed over", [head(5), head(1)], "GOAWAY 1"),
     ("5.1.1: a number once more", [head(5), RST_1.replace(b"\1", b"\5"), head(5)], "GOAWAY 5"),
     ("5.1.2: beyond the concurrency", [head(1, False), head(3, False), head(5, False)], "RST 7"),
     ("5.3.1: HEADERS that depend on themselves", [wire.frame(1, PRIORITY, 1, b"\0\0\0\1\7" + BLOCK)], "GOAWAY 1"),

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from lbsvc.http import h2_frames as wire
-from lbsvc.http.h2_budgets import CONTROL, RESETS, RESETS_RATE, Budget
+from lbsvc.http.h2_budgets import CONTROL, RESETS, RESETS_EARNED, RESETS_RATE, Budget
 from lbsvc.http.h2_frames import ConnectionFault
 from lbsvc.http.h2_hpack import encode
 from tests.http.h2_sink import BLOCK, GET, OK, Heard, data, head
@@ -202,6 +202,7 @@ class LawfulTests(TestCase):
         for number in range(1, 8001, 4):
             self.assertEqual(heard.feed(head(number), head(number + 2), wire.rst_stream(number, 8)), "")
             heard.codec.send_headers(heard.streams.pop(number + 2), OK, True)
+            heard.codec.resets.earn(RESETS_EARNED)
             heard.codec.out.clear()
 
 

@@ -78,6 +78,25 @@ class RequestTests(TestCase):
         self.assertEqual((head.host, head.section.wire), (b"x", b""))
         self.assertRaises(ProtocolViolation, read_request, without, True, RULES, False)
 
+    def test_default_port(self) -> None:
+        """Host and :authority may differ by the port that the scheme means anyway, and by no other."""
+        for scheme, authority, host, is_same in (
+            (b"http", b"x:80", b"X", True),
+            (b"HTTPS", b"x", b"x:443", True),
+            (b"http", b"[::1]", b"[::1]:80", True),
+            (b"http", b"x", b"x:443", False),
+            (b"https", b"x", b"x:80", False),
+            (b"http", b"x:80", b"x:8080", False),
+            (b"http", b"x:80", b"y", False),
+        ):
+            fields = [
+                (b":method", b"GET"), (b":scheme", scheme), (b":authority", authority), (b":path", b"/"), (b"host", host),
+            ]  # fmt: skip
+            if is_same:
+                self.assertEqual(read_request(fields, True, RULES, False).host, authority)
+            else:
+                self.assertRaises(Malformed, read_request, fields, True, RULES, False)
+
     def test_connect(self) -> None:
         """An extended CONNECT is Malformed where it was not offered."""
         fields = [(b":method", b"CONNECT"), (b":protocol", b"websocket"), *PSEUDO[1:]]

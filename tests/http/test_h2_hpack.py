@@ -111,6 +111,7 @@ class RefusedTests(TestCase):
             ("7e0161", "a literal whose name's index stands for nothing"),
             ("823f00", "another size of the table behind a field"),
             ("3fe21f", "a size of 4097, where 4096 is allowed"),
+            ("20203fe11f", "three sizes of the table"),
             ("0081ff0161", "a Huffman code of nothing but EOS's beginning, a byte long"),
             ("0082ffff0161", "the same, two bytes long"),
             ("0084ffffffff0161", "EOS itself"),
@@ -172,6 +173,13 @@ class BoundTests(TestCase):
         self.assertEqual(decoder.decode(b"\x00\x01a\x01b" * 2), [(b"a", b"b")] * 2)
         self.assertIs(decoder.decode(b"\x00\x01a\x01b" * 2 + b"\x40\x01c\x01d"), None)
         self.assertEqual(decoder.decode(b"\xbe"), [(b"c", b"d")])
+
+    def test_price(self) -> None:
+        """A block of many fields has a price, be they in the list or beyond it; others have none."""
+        for longest, count, least in ((40_000, 256, 0.0), (40_000, 800, 17.0), (1000, 2000, 55.0), (68, 3, 1.0)):
+            decoder = Decoder(longest)
+            decoder.decode(b"\x10\x00\x00" * count)
+            self.assertTrue(least <= decoder.price <= least * 1.1, (count, decoder.price))
 
     def test_bomb(self) -> None:
         """A field of 4000 bytes, asked for 16000 times by its index, makes no list of 64 MB."""

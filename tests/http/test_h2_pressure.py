@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hyperframe.frame import PingFrame
+
 from tests.http.ends import unchunk
 from tests.http.h2_road import H2Client, head
 from tests.http.road import DATE, RoadCase, timeouts
@@ -75,6 +77,24 @@ class PressureTests(RoadCase):
                 road.run(5)
                 self.assertFalse(client.is_open)
                 self.assertEqual([record.reason for record in road.records], ["client_timeout"])
+
+    def test_read_on(self) -> None:
+        """A client is read while it takes nothing: what it no longer wants is given up, and a PING has its answer first."""
+        road = self.road(kernel=4096)
+        client = H2Client(road, window=8 * MIB)
+        client.give(0, 8 * MIB)
+        said = client.request()
+        road.upstream().send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (4 * MIB))
+        client.stop_reading()
+        road.upstream().transport.write(b"x" * MIB)
+        road.run(1)
+        client.send(PingFrame(0, b"12345678").serialize())
+        client.rst()
+        road.run(1)
+        self.assertEqual([record.reason for record in road.records], ["client_closed"])
+        client.read_on()
+        self.assertLess(len(said.body), MIB // 2)
+        self.assertEqual(client.pings, [b"12345678"])
 
     def test_asking_on(self) -> None:
         """A client that reads nothing does not put `write` off by asking for more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lbsvc.core.policies import RetryPolicy
+from lbsvc.http.pooling import close_kept
 from tests.http.road import DATE, REFUSED, Client, Road, RoadCase
 
 GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -140,6 +141,7 @@ class LimitTests(RoadCase):
         client = road.client()
         client.send(GET)
         road.backends[0].state = "maint"
+        close_kept(road.backends[0])
         road.upstream().send(OK)
         self.assertEqual((client.answer().status, road.backends[0].idle), (200, []))
 

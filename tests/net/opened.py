@@ -24,7 +24,7 @@ class OpeningCase(SecureCase):
         """Nothing is open, nothing watched, nothing waited for: but the listening socket."""
         self.spin(lambda: not self.books.open)
         self.assertEqual(self.entrance.openings, set())
-        self.assertEqual(len(self.reactor._selectables), self.watched + len(self.listener._ports))
+        self.assertEqual(len(self.reactor._selectables), self.watched + len(self.listener.ports))
         self.assertFalse(any(self.deadlines._buckets.values()))
         clients = self.listener._clients
         self.assertEqual(len(clients) if clients is not None else 0, 0)

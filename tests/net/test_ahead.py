@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 
 from twisted.internet.error import ConnectionDone
 
@@ -299,6 +300,22 @@ class MemberTests(AheadTestCase):
         road.network.sleep(1.1)
         self.assertEqual([each.connections for each in road.backends], [3, 3])
         self.close(road, client_closed=1)
+
+    def test_other_settings(self) -> None:
+        """Other settings act at once: how many, for how long; where backends are spoken to otherwise all are made anew."""
+        road = self.road(ahead=3)
+        assert road.ahead is not None
+        settings = road.ahead.settings
+        road.ahead.apply(replace(settings, ahead=1), False)
+        road.network.settle()
+        self.assertEqual((self.ready(road), len(road.network.dials)), (1, 3))
+        road.ahead.apply(replace(settings, ahead=2), True)
+        road.network.settle()
+        self.assertEqual((self.ready(road), len(road.network.dials)), (2, 5))
+        road.ahead.apply(replace(settings, ahead=2, connections=KeptConnections(idle_timeout=5.0)), False)
+        road.network.settle()
+        self.assertEqual((self.ready(road), len(road.network.dials), road.ahead.patience), (2, 7, 5.0))
+        self.close(road)
 
     def test_another_address(self) -> None:
         """Connections to where a backend was are not handed out, and are replaced by some to where it is."""

@@ -210,7 +210,7 @@ class FaultTests(RoadTestCase):
         relay = Relay(road.site, "192.0.2.1")
         wire = road.network.wire()
         wire.connect(wire.left, client := Peer())
-        with patch.object(road.pool, "pick", side_effect=ZeroDivisionError):
+        with patch.object(type(road.pool), "pick", side_effect=ZeroDivisionError):
             self.assertRaises(ZeroDivisionError, wire.connect, wire.right, relay.downstream)
         wire.right._lost(ConnectionAborted())  # as the port does
         client.transport.loseConnection()

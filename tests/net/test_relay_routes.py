@@ -14,7 +14,7 @@ from lbsvc.http.pooling import Upstreams
 from lbsvc.net.arrival import Arrival
 from lbsvc.net.clienthello import MOST_WIRE
 from lbsvc.net.relay import EARLY, Relay
-from lbsvc.streamrouting import stream_site
+from lbsvc.streamrouting import RuleBuilder, stream_site
 from tests.kit.builders import pool
 from tests.kit.network import PENDING
 from tests.kit.roads import Road
@@ -62,8 +62,7 @@ class RoutedRoad(Road):
         )
         self.site = stream_site(
             self.settings,
-            upstreams,
-            lambda name: None,
+            RuleBuilder(self.books, upstreams, lambda name: None),
             self.books,
             self.network,
             self.deadlines,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -164,3 +165,53 @@ class LevelTests(TestCase):
         """Unix seconds as RFC 3339 in UTC, to the millisecond, never rounded into the next second."""
         self.assertEqual(timestamp(0.0), "1970-01-01T00:00:00.000Z")
         self.assertEqual(timestamp(1.9999), "1970-01-01T00:00:01.999Z")
+
+
+class SubscriptionTests(TestCase):
+    def setUp(self) -> None:
+        self.lines = Lines()
+        self.log = events(self.lines, "error")
+        self.told: list[dict[str, Any]] = []
+
+    def test_what_is_told(self) -> None:
+        """A listener gets events with names that stay, as their JSON lines, whatever the level and the format."""
+        self.log.subscribe(self.told.append)
+        self.log.emit("info", "backend.up", "web/a: up", backend="a", load=float("inf"), live=Unshowable(), none=None)
+        self.log.emit("error", "twisted", "not a change")
+        self.assertEqual(
+            self.told,
+            [{"ts": "2026-11-21T01:15:23.123Z", "level": "info", "event": "backend.up", "message": "web/a: up",
+              "backend": "a", "load": "inf", "live": "<Unshowable>"}],
+        )  # fmt: skip
+        self.assertEqual(len(self.lines.batches), 1)
+
+    def test_each_has_its_own(self) -> None:
+        """What one listener does to an event is not seen by another."""
+        self.log.subscribe(lambda event: event.clear())
+        self.log.subscribe(self.told.append)
+        self.log.emit("info", "backend.up", "m")
+        self.assertEqual(self.told[0]["event"], "backend.up")
+
+    def test_the_end(self) -> None:
+        """Who has unsubscribed is told nothing, twice over; others are."""
+        end = self.log.subscribe(self.told.append)
+        others: list[dict[str, Any]] = []
+        self.log.subscribe(others.append)
+        end()
+        end()
+        self.log.emit("info", "backend.up", "m")
+        self.assertEqual((self.told, len(others)), ([], 1))
+
+    def test_one_that_raises(self) -> None:
+        """A listener that fails is not asked again; emit raises nothing, and the others are told."""
+        calls: list[int] = []
+
+        def broken(event: dict[str, Any]) -> None:
+            calls.append(1)
+            raise KeyError("x")
+
+        self.log.subscribe(broken)
+        self.log.subscribe(self.told.append)
+        self.log.emit("info", "backend.up", "m")
+        self.log.emit("info", "backend.down", "m")
+        self.assertEqual((len(calls), len(self.told)), (1, 2))

@@ -7,6 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
+from lbsvc.core.backend import Outcome
 from lbsvc.core.books import BUCKETS, Histogram, ListenerBooks
 from lbsvc.core.queueing import Queue
 from lbsvc.errors import REASONS
@@ -338,3 +339,42 @@ class LagTests(TestCase):
         lag.stop()
         lag.stop()
         self.assertEqual(clock.getDelayedCalls(), [])
+
+
+class LeavingTests(TestCase):
+    def test_listed_until_it_is_gone(self) -> None:
+        """Who is leaving its pool is shown as `drain` until its last lease is back; then its series go."""
+        view = SampleView(pools=[pool("web", "a", "b")])
+        web = view.pools[0]
+        a, b = web.backends
+        for backend in (a, b):
+            backend.health = "up"
+        web.refresh()
+        lease = web.take(a)
+        assert lease is not None
+        web.set_members([b])
+        web.departures.begin(a)
+        found = values(view)
+        self.assertEqual(at(found, "lbsvc_backend_active", pool="web", backend="a"), 1)
+        self.assertEqual(at(found, "lbsvc_backend_state", pool="web", backend="a", state="drain"), 1)
+        lease.release(Outcome.OK, 200)
+        self.assertNotIn(b'backend="a"', generate_latest(LbsvcCollector(view, Histogram())))
+
+    def test_one_name(self) -> None:
+        """One that has the name of a member is in its gauges of what is open; each series is there once."""
+        view = SampleView(pools=[pool("web", "a")])
+        web = view.pools[0]
+        former = web.backends[0]
+        lease = web.take(former)
+        assert lease is not None
+        (newer,) = pool("web", "a").backends
+        former.requests[2], newer.requests[2], newer.active = 5, 3, 2
+        web.set_members([newer])
+        web.departures.begin(former)
+        found = values(view)
+        self.assertEqual(at(found, "lbsvc_backend_active", pool="web", backend="a"), 3)
+        self.assertEqual(at(found, "lbsvc_backend_requests_total", pool="web", backend="a", code="2xx"), 3)
+        page = generate_latest(LbsvcCollector(view, Histogram())).splitlines()
+        self.assertEqual(len([line for line in page if line.startswith(b"lbsvc_backend_weight{")]), 1)
+        newer.active = 0
+        lease.release(Outcome.OK, 200)

@@ -1,0 +1,190 @@
+"""The resource that answers /api and /admin: from a request to a view of the table, and from what came of it to an answer.
+
+Promises: each request is read strictly (path, query, body), held against If-Match and read_only, answered once, and, where
+it has changed something, logged as `admin.change` with who asked. Every refusal is a problem+json with the status that
+contract.md has for it; 405 says what is allowed, HEAD is GET without a body, OPTIONS is 204. Who may ask at all was
+settled before (gate.py). Used by site.py.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Mapping
+from typing import Final
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+from typing_extensions import override
+
+from lbsvc.admin import openapi
+from lbsvc.admin.bodies import Malformed, Unfit, matches, read_path, read_query
+from lbsvc.admin.calls import Answer, Call, Refused, first
+from lbsvc.admin.channel import AdminRequest
+from lbsvc.admin.control import Control
+from lbsvc.admin.operations import OPERATIONS, Operation, Table
+from lbsvc.admin.streams import EventStreams, encode
+from lbsvc.config import overlay
+from lbsvc.errors import ConfigErrors, Stopping, SystemRefusal
+from lbsvc.observe.events import Emit
+
+#: What a view may raise, in the order in which it is looked at.
+_KNOWN: Final = (
+    Refused, Malformed, Unfit, ConfigErrors, SystemRefusal, overlay.Unknown, overlay.Exists, overlay.Wrong
+)  # fmt: skip
+#: How many mistakes a problem's detail says; all stand in its errors.
+_SAID: Final = 5
+_READ_ONLY: Final = "the admin interface is read-only (admin.read_only)"
+
+
+class Api(Resource):
+    """Every operation of the table, and the OpenAPI file, which is made of it."""
+
+    isLeaf = True  # noqa: N815 - Twisted's name
+    _log = Logger()
+
+    def __init__(self, control: Control, streams: EventStreams, emit: Emit) -> None:
+        super().__init__()
+        self._control = control
+        self._streams = streams
+        self._emit = emit
+        self._checks = DeferredLock()
+        itself = Operation(
+            "GET", openapi.PATH, "describe", "This file.", lambda call: Answer(self._file(call)), {"type": "object"}
+        )
+        self._operations = (*OPERATIONS, itself)
+        self._table = Table(self._operations)
+
+    def _file(self, call: Call) -> object:
+        return openapi.document(self._operations, call.request.site.asks_for_token)
+
+    @override
+    def render(self, request: AdminRequest) -> int:
+        try:
+            self._answer(request)
+        except _KNOWN as error:
+            refuse(request, error)
+        return NOT_DONE_YET
+
+    def _answer(self, request: AdminRequest) -> None:
+        operations, names = self._table.find(read_path(request.path))
+        if not operations:
+            raise Refused(404, "there is nothing at this path")
+        allowed = _allowed(operations)
+        if request.method == b"OPTIONS":
+            request.setHeader(b"Allow", allowed)
+            request.setResponseCode(204)
+            request.finish()
+            return
+        method = "GET" if request.method == b"HEAD" else request.method.decode("latin-1")
+        operation = operations.get(method)
+        if operation is None:
+            raise Refused(405, f"only {allowed.decode()} can be done here", ((b"Allow", allowed),))
+        self._run(operation, self._call(operation, request, names))
+
+    def _call(self, operation: Operation, request: AdminRequest, names: Mapping[str, str]) -> Call:
+        settings = self._control.settings()
+        if operation.is_change and settings.admin is not None and settings.admin.read_only:
+            raise Refused(403, _READ_ONLY)
+        query = read_query(request.uri.partition(b"?")[2], [name for name, _, _ in operation.query])
+        if operation.body is not None:
+            for coding in request.requestHeaders.getRawHeaders(b"Content-Encoding", []):
+                if coding.strip().lower() not in (b"", b"identity"):
+                    raise Refused(415, "a body is read as it comes, without any coding",
+                                  ((b"Accept-Encoding", b"identity"),))  # fmt: skip
+        tags = request.requestHeaders.getRawHeaders(b"If-Match", [])
+        if tags and operation.is_tagged and names["pool"] in settings.pools:
+            tag = self._tag(names["pool"])
+            if not matches(tags, tag):
+                raise Refused(412, "the pool is at another revision than If-Match says", ((b"ETag", tag.encode()),))
+        assert request.content is not None
+        request.content.seek(0)
+        body, who = request.content.read(), asker(request)
+        return Call(self._control, self._streams, self._checks, request, who, names, query, body)
+
+    def _tag(self, pool: str) -> str:
+        """The entity tag of a pool."""
+        return f'"{self._control.revision(pool)}"'
+
+    def _run(self, operation: Operation, call: Call) -> None:
+        answer = operation.view(call)
+        if isinstance(answer, Deferred):
+            gone: list[Failure] = []
+            call.request.notifyFinish().addErrback(gone.append)
+            answer.addCallback(lambda found: self._give(operation, call, found, bool(gone)))
+            answer.addErrback(lambda failure: self._failed(call.request, failure, bool(gone)))
+        elif answer is not None:
+            self._give(operation, call, answer, False)
+
+    def _give(self, operation: Operation, call: Call, answer: Answer, is_gone: bool) -> None:
+        told = answer.told
+        if told is not None:
+            self._emit(
+                "info", "admin.change", f"{told.words}, by {call.who}", by=call.who, call=operation.name,
+                pool=told.pool, backend=told.backend, changes=list(told.changes),
+            )  # fmt: skip
+        if is_gone:
+            return
+        request = call.request
+        request.setResponseCode(answer.status)
+        for name, value in answer.headers:
+            request.setHeader(name, value)
+        if answer.pool is not None:
+            request.setHeader(b"ETag", self._tag(answer.pool).encode())
+        body = answer.body if isinstance(answer.body, bytes) else encode(answer.body)
+        request.answer(body, answer.content_type)
+
+    def _failed(self, request: AdminRequest, failure: Failure, is_gone: bool) -> None:
+        error = failure.value
+        if is_gone:
+            if not isinstance(error, _KNOWN):
+                self._log.failure("admin request failed", failure=failure)
+        elif isinstance(error, SystemRefusal) and not isinstance(error, Stopping):
+            # What the file asks for cannot be had: to whoever asked it is the file that is wrong.
+            refuse_with(request, 422, error)
+        elif isinstance(error, _KNOWN):
+            refuse(request, error)
+        else:
+            request.processingFailed(failure)
+
+
+def _allowed(operations: Mapping[str, Operation]) -> bytes:
+    methods = [*operations, *(["HEAD"] if "GET" in operations else []), "OPTIONS"]
+    return ", ".join(methods).encode()
+
+
+def asker(request: AdminRequest) -> str:
+    """Who asks: the connection's peer, of a unix socket the user that the kernel names, and whether the token was shown."""
+    peer = request.getClientAddress()
+    if isinstance(peer, IPv6Address):
+        who = f"[{peer.host}]:{peer.port}"
+    elif isinstance(peer, IPv4Address):
+        who = f"{peer.host}:{peer.port}"
+    else:
+        made: socket.socket | None = getattr(request.channel.transport, "socket", None)
+        user = struct.unpack("3i", made.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1] if made else "?"
+        who = f"unix, user {user}"
+    return f"{who} (token)" if request.site.asks_for_token else who
+
+
+def refuse(request: AdminRequest, error: Exception) -> None:
+    """Answer what a view has raised."""
+    if isinstance(error, Refused):
+        request.fail(error.status, error.detail, error.headers)
+    elif isinstance(error, ConfigErrors | SystemRefusal):
+        status = 422 if isinstance(error, ConfigErrors) else 503 if isinstance(error, Stopping) else 500
+        refuse_with(request, status, error)
+    else:
+        status = 400 if isinstance(error, Malformed) else 404 if isinstance(error, overlay.Unknown) else 422
+        request.fail(409 if isinstance(error, overlay.Exists) else status, str(error))
+
+
+def refuse_with(request: AdminRequest, status: int, error: ConfigErrors | SystemRefusal) -> None:
+    """Answer with every mistake."""
+    errors = first([str(mistake) for mistake in error.mistakes])
+    said = "; ".join([*errors[:_SAID], *(["…"] if len(errors) > _SAID else [])])
+    request.fail(status, f"nothing has changed: {said}", errors=errors)

@@ -1,0 +1,140 @@
+"""The JSON Schemas of what the API takes and gives, as the OpenAPI file has them.
+
+Promises: plain values; what is required is what is always there. A test (tests/admin/test_openapi.py) holds what is
+answered against them. Used by operations.py and openapi.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+Schema = Mapping[str, Any]
+
+
+def ref(name: str) -> Schema:
+    """A schema of `SCHEMAS`."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def listing(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def mapping(values: Schema) -> Schema:
+    return {"type": "object", "additionalProperties": values}
+
+
+def _whole(**fields: Any) -> Schema:
+    """An object that has all these keys."""
+    return {"type": "object", "properties": fields, "required": list(fields)}
+
+
+def _some(*required: str, at_least: int = 0, **fields: Any) -> Schema:
+    """An object that has these keys and no other."""
+    found: dict[str, Any] = {"type": "object", "properties": fields, "additionalProperties": False}
+    if required:
+        found["required"] = list(required)
+    if at_least:
+        found["minProperties"] = at_least
+    return found
+
+
+_TEXT: Final = {"type": "string"}
+_TRUTH: Final = {"type": "boolean"}
+_COUNT: Final = {"type": "integer", "minimum": 0}
+_TEXTS: Final = listing(_TEXT)
+_WEIGHT: Final = {"type": "integer", "minimum": 0, "maximum": 65535}
+_STATE: Final = {"enum": ["ready", "drain", "maint"]}
+_ADDRESS: Final = {"type": "string", "examples": ["10.0.0.3:8001"]}
+_URL: Final = {"type": "string", "examples": ["http://10.0.0.3:8001"]}
+_DURATION_PATTERN: Final = r"^([0-9]{1,6}(\.[0-9]{1,3})?|[0-9]{1,6}(ms|s|m|h))$"
+_DURATION: Final = {"type": ["string", "number"], "description": "250ms, 5s, 1m30s, 1h, or seconds"}
+
+DRAIN: Final[Schema] = {
+    "type": "string",
+    "pattern": _DURATION_PATTERN,
+    "description": "When this is over, what is left is cut; without it there is no limit.",
+    "examples": ["30s"],
+}
+
+SCHEMAS: Final[Mapping[str, Schema]] = {
+    "Status": _whole(
+        version=_TEXT,
+        generation=_COUNT,
+        uptime={"type": "number", "description": "seconds"},
+        ready=_TRUTH,
+        listeners=listing(ref("Listener")),
+        pools=listing(ref("Pool")),
+    ),
+    "Listener": _whole(
+        name=_TEXT,
+        bind=_TEXT,
+        protocol={"enum": ["http", "tcp"]},
+        state={"enum": ["listening", "draining", "closed"]},
+        connections=_COUNT,
+    ),
+    "Pool": _whole(name=_TEXT, algorithm=_TEXT, queued=_COUNT, backends=listing(ref("Backend"))),
+    "Backend": _whole(
+        name=_TEXT,
+        address=_TEXT,
+        weight=_COUNT,
+        backup=_TRUTH,
+        state={"description": "what people set", **_STATE},
+        health={"description": "what was found", "enum": ["up", "down", "ejected", "unknown", "flapping"]},
+        circuit={"enum": ["closed", "open", "half_open"]},
+        active=_COUNT,
+        requests=_COUNT,
+        failures=_COUNT,
+        latency={"type": ["number", "null"], "description": "a moving average, in seconds"},
+        last_check={
+            "anyOf": [{"type": "null"}, _whole(ok=_TRUTH, at={"type": "string", "format": "date-time"}, detail=_TEXT)]
+        },
+        source={"enum": ["config", "runtime"]},
+    ),
+    "NewBackend": _some(
+        "address",
+        address=_ADDRESS,
+        name=_TEXT,
+        weight=_WEIGHT,
+        backup=_TRUTH,
+        max_connections={"type": ["integer", "null"], "minimum": 1},
+    ),
+    "BackendEdit": _some(at_least=1, weight=_WEIGHT, state=_STATE),
+    "HealthCheckEdit": _some(
+        at_least=1,
+        type={"enum": ["tcp", "http", "grpc"]},
+        path=_TEXT,
+        method=_TEXT,
+        host={"type": ["string", "null"]},
+        port={"type": ["integer", "null"], "minimum": 1, "maximum": 65535},
+        expect_status={"type": ["string", "integer", "array"]},
+        expect_body={"type": ["string", "null"]},
+        interval=_DURATION,
+        timeout=_DURATION,
+        rise={"type": "integer", "minimum": 1},
+        fall={"type": "integer", "minimum": 1},
+        service=_TEXT,
+    ),
+    "Change": _whole(generation=_COUNT, changes=_TEXTS),
+    "BackendChange": _whole(name=_TEXT, generation=_COUNT, changes=_TEXTS),
+    "Checked": _whole(ok=_TRUTH, errors=_TEXTS, notes=_TEXTS),
+    "Algorithm": _whole(algorithm=_TEXT),
+    "EditByUrl": _some("url", url=_URL, weight=_WEIGHT),
+    "ByUrl": {
+        "type": "object",
+        "properties": {"url": _TEXT, "pool": _TEXT, "weight": _COUNT},
+        "required": ["url", "pool"],
+    },
+    "Problem": {
+        "type": "object",
+        "properties": {
+            "type": _TEXT,
+            "title": _TEXT,
+            "status": {"type": "integer"},
+            "detail": _TEXT,
+            "errors": _TEXTS,
+        },
+        "required": ["type", "title", "status", "detail"],
+    },
+}

@@ -1,0 +1,136 @@
+"""The admin listener, where it listens and to whom it answers, also when a reload changes that.
+
+Promises: it listens before anything is served, and closes last; a bind that does not change keeps its socket and its
+connections; another one is bound before the old one closes (an overlapping one after it, with a way back), and requests that
+are under way are answered. Called by app.py; a part of what a reload changes. The site is made by admin/site.py.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+from lbsvc.admin.site import GuardedSite
+from lbsvc.config.schema import AdminSettings, Bind, Settings
+from lbsvc.errors import Mistake, SystemRefusal
+from lbsvc.net.binding import adopt, open_sockets
+
+BACKLOG: Final = 128
+
+
+class AdminListener:
+    """The sockets that the admin site is served on."""
+
+    def __init__(self, reactor: Any, make_site: Callable[[AdminSettings], GuardedSite]) -> None:
+        self._reactor = reactor
+        self._make_site = make_site
+        self._ports: list[Any] = []
+        self._waiting: list[socket.socket] = []
+        self.site: GuardedSite | None = None
+
+    def bind(self, settings: AdminSettings | None) -> None:
+        """At the start: listen, but answer nobody yet. Raises SystemRefusal."""
+        self._waiting = open_or_refuse(settings.bind) if settings is not None else []
+
+    def unbind(self) -> None:
+        """The start is refused by somebody else."""
+        for made in self._waiting:
+            made.close()
+        self._waiting = []
+
+    def serve(self, settings: AdminSettings | None) -> None:
+        """Answer from now on."""
+        if settings is not None:
+            self.site = self._make_site(settings)
+            self.adopt(self._waiting)
+            self._waiting = []
+
+    def adopt(self, sockets: list[socket.socket]) -> None:
+        """Serve on these too."""
+        self._ports += [adopt(self._reactor, made, self.site) for made in sockets]
+
+    def close(self) -> None:
+        """Accept no more; connections go on."""
+        ports, self._ports = self._ports, []
+        for port in ports:
+            port.stopListening()
+
+    @property
+    def is_open(self) -> bool:
+        """Is it listening?"""
+        return bool(self._ports)
+
+    def prepare(self, old: Settings, new: Settings) -> AdminPlan:
+        """Raises SystemRefusal."""
+        before, after = (each.admin.bind if each.admin is not None else None for each in (old, new))
+        if before == after:
+            return AdminPlan(self, new.admin, None, None)
+        if after is None:
+            return AdminPlan(self, None, None, before)
+        try:
+            return AdminPlan(self, new.admin, open_or_refuse(after), before)
+        except SystemRefusal:
+            if before is None or before.port != after.port or before.port == 0:
+                raise
+            # Its own socket may be what is in the way: it goes first, and comes back if that was not it.
+            self.close()
+            try:
+                return AdminPlan(self, new.admin, open_or_refuse(after), before)
+            except SystemRefusal:
+                self.adopt(open_or_refuse(before))
+                raise
+
+    def change(self, settings: AdminSettings | None, opened: list[socket.socket] | None, is_moved: bool) -> list[str]:
+        """Go over to other settings."""
+        changes = []
+        if is_moved:
+            self.close()
+        if settings is None:
+            self.site = None
+        elif self.site is None:
+            self.site = self._make_site(settings)
+        elif not self.site.obeys(settings):
+            self.site.obey(settings)
+            changes.append("admin: changed")
+        if opened:
+            self.adopt(opened)
+        if is_moved or opened:
+            changes.append(f"admin.bind: {settings.bind}" if settings is not None else "admin: off")
+        return changes
+
+
+class AdminPlan:
+    """Sockets that are open, and answer nobody yet."""
+
+    def __init__(
+        self,
+        listener: AdminListener,
+        settings: AdminSettings | None,
+        opened: list[socket.socket] | None,
+        former: Bind | None,
+    ) -> None:
+        self._listener = listener
+        self._settings = settings
+        self._opened = opened
+        self._former = former
+
+    def commit(self) -> list[str]:
+        """Answer there."""
+        return self._listener.change(self._settings, self._opened, self._former is not None)
+
+    def abandon(self) -> None:
+        """Go back to where it was."""
+        for made in self._opened or ():
+            made.close()
+        if self._former is not None and not self._listener.is_open:
+            self._listener.adopt(open_or_refuse(self._former))
+
+
+def open_or_refuse(bind: Bind) -> list[socket.socket]:
+    """Listening sockets; raises SystemRefusal."""
+    try:
+        return open_sockets(bind, BACKLOG)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SystemRefusal([Mistake("", 0, 0, "admin.bind", f"cannot listen on {bind}: {reason}")]) from None

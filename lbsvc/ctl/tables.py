@@ -1,0 +1,178 @@
+"""Tables for people: the status, the health, and how numbers are written for them.
+
+Promises: off a terminal nothing is coloured, cut, wrapped or padded at its end, so that grep and awk find what they
+look for; under NO_COLOR nothing is coloured. Names and words from outside are shown so that they cannot steer a
+terminal. `status` is what the API gave: keys that are missing are shown as missing. Used by commands.py and topview.py.
+Times are seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from lbsvc.ctl.session import clean, is_terminal
+
+#: How a word of a state, of health or of a circuit is coloured; others are as they are.
+STYLES: Final = {
+    **dict.fromkeys(("up", "yes", "listening"), "green"),
+    **dict.fromkeys(("down", "no", "open"), "bold red"),
+    **dict.fromkeys(("drain", "maint", "ejected", "flapping", "half_open", "draining"), "yellow"),
+    **dict.fromkeys(("unknown", "-"), "dim"),
+}
+
+#: No table is as wide: off a terminal nothing is cut.
+_WIDE: Final = 10_000
+
+
+def console() -> Console:
+    """Standard output."""
+    is_seen = is_terminal()
+    return Console(
+        file=sys.stdout,
+        force_terminal=is_seen,
+        no_color=bool(os.environ.get("NO_COLOR")) or None,
+        width=None if is_seen else _WIDE,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+
+
+def drawn(*parts: RenderableType) -> str:
+    """What is to be written."""
+    out = console()
+    with out.capture() as captured:
+        for part in parts:
+            out.print(part)
+    return captured.get() if out.is_terminal else "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+
+
+def word(text: Any) -> Text:
+    """A word, coloured by what it means."""
+    shown = clean(str(text))
+    return Text(shown, STYLES.get(shown, ""))
+
+
+def table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
+    """An empty one; columns of numbers are set to the right."""
+    found = Table(box=box.SIMPLE_HEAD if is_terminal() else None, header_style="bold", pad_edge=False)
+    for column in columns:
+        found.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+    return found
+
+
+def for_status(status: Mapping[str, Any]) -> str:
+    """The whole status."""
+    ready = Text("ready", "green") if status.get("ready") else Text("not ready", "bold red")
+    head = Text.assemble(
+        f"lbsvc {clean(str(status.get('version')))}, generation {status.get('generation')}, "
+        f"up {age(float(status.get('uptime', 0)))}, ",
+        ready,
+    )
+    return drawn(head, "", _listeners(status), *_pools(status))
+
+
+def _listeners(status: Mapping[str, Any]) -> Table:
+    found = table("LISTENER", "BIND", "PROTOCOL", "STATE", "CONNECTIONS", numbers=("CONNECTIONS",))
+    for each in status.get("listeners", ()):
+        names = [Text(clean(str(each.get(key)))) for key in ("name", "bind", "protocol")]
+        found.add_row(*names, word(each.get("state")), str(each.get("connections")))
+    return found
+
+
+_COLUMNS: Final = (
+    *(
+        "POOL",
+        "BACKEND",
+        "ADDRESS",
+        "WEIGHT",
+        "STATE",
+        "HEALTH",
+        "CIRCUIT",
+        "ACTIVE",
+        "REQUESTS",
+        "FAILURES",
+        "LATENCY",
+    ),
+    "LAST CHECK",
+)
+
+
+def _pools(status: Mapping[str, Any]) -> list[RenderableType]:
+    found = table(*_COLUMNS, numbers=("WEIGHT", "ACTIVE", "REQUESTS", "FAILURES", "LATENCY"))
+    queues = []
+    for pool in status["pools"]:
+        name = clean(str(pool.get("name")))
+        if pool.get("queued"):
+            queues.append(f"{name}: {pool['queued']} wait in its queue")
+        for backend in pool.get("backends", ()):
+            found.add_row(Text(name), *_backend(backend))
+        if not pool.get("backends"):
+            found.add_row(Text(name), word("-"))
+    if not status["pools"]:
+        return []
+    return ["", found, *(Text(each, "yellow") for each in queues)]
+
+
+def _backend(backend: Mapping[str, Any]) -> list[Text]:
+    marks = [mark for mark, is_so in (("backup", backend.get("backup")), ("runtime", is_added(backend))) if is_so]
+    return [
+        Text(clean(str(backend.get("name"))) + (f" ({', '.join(marks)})" if marks else "")),
+        Text(clean(str(backend.get("address")))),
+        Text(str(backend.get("weight"))),
+        word(backend.get("state")),
+        word(backend.get("health")),
+        word(backend.get("circuit")),
+        *(Text(str(backend.get(key))) for key in ("active", "requests", "failures")),
+        Text(latency(backend.get("latency"))),
+        Text(last_check(backend.get("last_check"))),
+    ]
+
+
+def is_added(backend: Mapping[str, Any]) -> bool:
+    """Whether it came at run time."""
+    return backend.get("source") == "runtime"
+
+
+def for_health(health: Mapping[str, Mapping[str, bool]]) -> str:
+    """By pool and address."""
+    found = table("POOL", "ADDRESS", "UP")
+    for pool, addresses in health.items():
+        for address, is_up in addresses.items():
+            found.add_row(Text(clean(pool)), Text(clean(address)), word("yes" if is_up else "no"))
+    return drawn(found)
+
+
+def age(seconds: float) -> str:
+    """3d 4h, 2h 5m, 1m 3s, 12s: the two largest units."""
+    left = int(seconds)
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count or parts or unit == "s":
+            parts.append(f"{count}{unit}")
+    return " ".join(parts[:2])
+
+
+def latency(seconds: Any) -> str:
+    """1.25 s, 12.5 ms, 80 µs, or - where there is none."""
+    if not isinstance(seconds, int | float):
+        return "-"
+    if seconds >= 1:
+        return f"{seconds:.2f} s"
+    return f"{seconds * 1e3:.1f} ms" if seconds >= 0.001 else f"{seconds * 1e6:.0f} µs"
+
+
+def last_check(checked: Any) -> str:
+    """What the last check found."""
+    if not isinstance(checked, dict):
+        return "-"
+    return ("ok: " if checked.get("ok") else "failed: ") + clean(str(checked.get("detail")))

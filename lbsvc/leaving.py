@@ -1,0 +1,81 @@
+"""Listeners that are no more, and still have connections: they finish what they have, for as long as they may.
+
+Promises: nothing new comes to them (net/listener.py has emptied their queues), http connections end as in a drain of the
+service, tcp goes on; what is left when `shutdown.removed` is over is cut (`killed`), and who can be told so (HTTP/2) has a
+second to close. They are listed, so that their books stay in metrics and a stop of the service waits for them, until the
+last connection is gone; that is looked for every LOOK seconds, while there are any. Called by relistening.py. Seconds of a
+monotonic clock.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from weakref import WeakSet
+
+from twisted.internet.task import LoopingCall
+from twisted.python import log
+
+from lbsvc.net.drain import FAREWELL
+from lbsvc.serving import Served
+
+#: How often we look whether somebody has gone, in seconds.
+LOOK: Final = 0.5
+
+
+class Leaving:
+    """All of them."""
+
+    def __init__(self, reactor: Any, emit: Any) -> None:
+        self._reactor = reactor
+        self._emit = emit
+        #: when each is cut; None: never
+        self._due: dict[Served, float | None] = {}
+        self._cut_once: WeakSet[Served] = WeakSet()
+        self._looking = LoopingCall(self._look)
+        self._looking.clock = reactor
+
+    @property
+    def everyone(self) -> list[Served]:
+        """Those that are not gone, the longest there first."""
+        return list(self._due)
+
+    def see_off(self, served: Served, patience: float | None) -> None:
+        """One that is closed: let it finish, within so many seconds."""
+        served.stop()
+        for site in served.sites:
+            site.leave()
+        if not served.left:
+            return
+        self._due[served] = None if patience is None else self._reactor.seconds() + patience
+        if patience is not None and patience <= 0:
+            self._cut(served)
+        if not self._looking.running:
+            self._looking.start(LOOK, now=False)
+
+    def _look(self) -> None:
+        now = self._reactor.seconds()
+        for served, due in list(self._due.items()):
+            if not served.left:
+                del self._due[served]
+            elif due is not None and now >= due:
+                self._cut(served)
+        if not self._due:
+            self._looking.stop()
+
+    def _cut(self, served: Served) -> None:
+        """Its time is over; what is still there a second later is cut again."""
+        self._due[served] = self._reactor.seconds() + FAREWELL
+        if served not in self._cut_once:
+            self._cut_once.add(served)
+            words = f"{served.name} is no more: cutting {served.left} connections that are left"
+            self._emit("warn", "listener.cut", words, listener=served.name, connections=served.left)
+        for site in served.sites:
+            try:
+                site.abort()
+            except Exception:
+                log.err(None, "connections of a listener that is gone could not be cut")
+
+    def stop(self) -> None:
+        """The service stops: it waits for them, and cuts them, itself."""
+        if self._looking.running:
+            self._looking.stop()

@@ -1,0 +1,236 @@
+"""Which configuration is in force, and how another one comes into force (contract.md, "Reload").
+
+Promises: what is in force is the file's settings with the changes that people made at run time laid over them
+(config/overlay.py). Another one is checked as a whole, prepared (everything that can be refused), and only then committed,
+by difference: whatever fails on the way leaves everything as it was, and is told to whoever asked, to the log and as a
+metric. One at a time: a reload that is asked for while another reads its file waits for it. A run-time change stands in the
+state file before it is answered. Files are read in a thread: traffic goes on meanwhile.
+
+Called by app.py (start, SIGHUP, watch) and controlling.py (admin calls). The parts that obey are given.
+
+Decision (2026-11-21): the start, reloads and admin calls take one road, on which two trees of frozen values are compared,
+instead of a way of its own for each call: what is in force can always be said, tested against a model, and kept in a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks
+
+from lbsvc.config import overlay
+from lbsvc.config.loader import Loaded
+from lbsvc.config.overlay import Overrides
+from lbsvc.config.schema import Settings
+from lbsvc.config.statefile import StateFile
+from lbsvc.errors import ConfigErrors, Mistake, Stopping, SystemRefusal
+
+#: So many mistakes, or changes, stand in one event; whoever asked is told of all.
+MOST_TOLD: Final = 20
+#: How long a backend that an admin call removes may go on, by pool and name; None: without limit. Seconds.
+Drains = Mapping[tuple[str, str], float | None]
+#: How an admin call changes what people have set: from what is in force and what was set to what is set then.
+Change = Callable[[Settings, Overrides], Overrides]
+
+
+class Plan(Protocol):
+    """A change that can be made; nothing can be seen of it yet."""
+
+    def commit(self) -> list[str]:
+        """Make it, and say in words what it was. Must not fail."""
+
+    def abandon(self) -> None:
+        """Leave everything as it was."""
+
+
+class Part(Protocol):
+    """A part of the service that obeys the settings."""
+
+    def prepare(self, old: Settings, new: Settings) -> Plan:
+        """Raises SystemRefusal, with every mistake of this part."""
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What has come into force: `generation` counts the files that were applied, `changes` says what they changed."""
+
+    generation: int
+    changes: tuple[str, ...]
+
+
+class Reloading:
+    """The configuration of the process, as it changes."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        source: str,
+        load: Callable[[], Deferred[Loaded]] | None,
+        parts: Callable[[], Sequence[Part]],
+        emit: Callable[..., None],
+        tell_state: Callable[[str], None] = lambda state: None,
+    ) -> None:
+        self._source = source
+        self._load = load
+        self._parts = parts
+        self._emit = emit
+        #: told "reloading" before a reload and "ready" after it, whatever came of it
+        self._tell_state = tell_state
+        self._lock = DeferredLock()
+        self._places = loaded.places
+        self._file = loaded.settings
+        self._overrides = Overrides()
+        self.settings = loaded.settings
+        self.generation = 1
+        self.results = {"success": 0, "failure": 0}
+        self.last_ok = True
+        #: pool -> how often something about it has changed; what changes is known by it (ETag)
+        self.revisions: dict[str, int] = dict.fromkeys(loaded.settings.pools, 1)
+        #: why nothing is changed any more; None while changes are
+        self.closed: str | None = None
+
+    def restore(self) -> None:
+        """What people changed before the last stop is in force again from the start. A damaged file stops nothing."""
+        path = self._file.state_file
+        if path is None:
+            return
+        overrides, complaint = StateFile(path).load()
+        if complaint is not None:
+            self._emit("warn", "state.damaged", complaint, path=path)
+        self.settings, self._overrides = overlay.apply(self._file, overrides)
+        self.revisions = dict.fromkeys(self.settings.pools, 1)
+
+    def locate(self, mistakes: Sequence[Mistake]) -> list[Mistake]:
+        """What the system refuses, with the places of the keys that ask for it."""
+        return [self._located(mistake, self._places) for mistake in mistakes]
+
+    def _located(self, mistake: Mistake, places: Mapping[str, tuple[int, int]]) -> Mistake:
+        if mistake.line:
+            return mistake
+        line, column = places.get(mistake.key, (0, 0))
+        return Mistake(self._source, line, column, mistake.key, mistake.message)
+
+    # -- another file
+
+    @inlineCallbacks
+    def reload(self, who: str) -> Generator[Deferred[Any], Any, Applied]:
+        """Read the file again, and have it come into force. Fails with ConfigErrors or SystemRefusal; they are told."""
+        yield self._lock.acquire()
+        self._tell_state("reloading")
+        try:
+            loaded = yield self._read()
+            applied = self._take(loaded)
+            self.results["success"] += 1
+            self.last_ok = True
+        except (ConfigErrors, SystemRefusal) as refusal:
+            self._refused(who, [str(mistake) for mistake in refusal.mistakes])
+            raise
+        except Exception as error:
+            self._refused(who, [f"{type(error).__name__}: {error}"])
+            raise
+        finally:
+            self._tell_state("ready")
+            self._lock.release()
+        said = "; ".join(applied.changes[:MOST_TOLD]) or "nothing has changed"
+        self._emit(
+            "info", "config.reloaded", f"reload ({who}): generation {applied.generation}: {said}",
+            by=who, generation=applied.generation, changes=list(applied.changes[:MOST_TOLD]),
+        )  # fmt: skip
+        for note in loaded.notes:
+            self._emit("info", "config.note", note)
+        return applied
+
+    def _refused(self, who: str, errors: list[str]) -> None:
+        self.results["failure"] += 1
+        self.last_ok = False
+        said = "; ".join(errors[:MOST_TOLD])
+        self._emit(
+            "error", "config.refused", f"reload ({who}): the configuration in force stays: {said}",
+            by=who, generation=self.generation, errors=errors[:MOST_TOLD], more=max(0, len(errors) - MOST_TOLD),
+        )  # fmt: skip
+
+    def _read(self) -> Deferred[Loaded]:
+        self._look_whether_open()
+        if self._load is None:
+            raise SystemRefusal(
+                [Mistake(self._source, 0, 0, "", "started without a file: there is nothing to read again")]
+            )
+        return self._load()
+
+    def _take(self, loaded: Loaded) -> Applied:
+        """Have a file that was read come into force, or nothing of it."""
+        self._look_whether_open()  # it may have begun to stop while the file was read
+        settings, overrides = overlay.apply(loaded.settings, self._overrides)
+        plans = self._prepare(settings, loaded.places)
+        try:
+            self._keep(loaded.settings.state_file, overrides)
+        except SystemRefusal as refusal:
+            self._abandon(plans)
+            raise SystemRefusal([self._located(each, loaded.places) for each in refusal.mistakes]) from None
+        changes = self._commit(plans, settings, overrides)
+        self._file, self._places = loaded.settings, loaded.places
+        self.generation += 1
+        return Applied(self.generation, tuple(changes))
+
+    # -- what people change at run time
+
+    def change(self, change: Change) -> Applied:
+        """Have a run-time change come into force. Raises what `change` raises, or SystemRefusal: nothing has changed."""
+        self._look_whether_open()
+        wanted = change(self.settings, self._overrides)
+        settings, overrides = overlay.apply(self._file, wanted)
+        plans = self._prepare(settings, self._places)
+        try:
+            self._keep(self._file.state_file, overrides)
+        except SystemRefusal as refusal:
+            self._abandon(plans)
+            raise SystemRefusal(self.locate(refusal.mistakes)) from None
+        return Applied(self.generation, tuple(self._commit(plans, settings, overrides)))
+
+    def _keep(self, path: str | None, overrides: Overrides) -> None:
+        """Write down what people have set, where there is a file for it and something in it changes."""
+        if path is None or (overrides == self._overrides and path == self._file.state_file):
+            return
+        try:
+            StateFile(path).save(overrides)
+        except OSError as error:
+            message = f"cannot be written: {error.strerror or error}"
+            raise SystemRefusal([Mistake("", 0, 0, "state_file", message)]) from None
+
+    # -- both
+
+    def _look_whether_open(self) -> None:
+        if self.closed is not None:
+            raise Stopping([Mistake(self._source, 0, 0, "", self.closed)])
+
+    def _prepare(self, settings: Settings, places: Mapping[str, tuple[int, int]]) -> list[Plan]:
+        plans: list[Plan] = []
+        mistakes: list[Mistake] = []
+        try:
+            for part in self._parts():
+                try:
+                    plans.append(part.prepare(self.settings, settings))
+                except SystemRefusal as refusal:
+                    mistakes += refusal.mistakes
+        except BaseException:
+            self._abandon(plans)
+            raise
+        if mistakes:
+            self._abandon(plans)
+            raise SystemRefusal([self._located(mistake, places) for mistake in mistakes])
+        return plans
+
+    @staticmethod
+    def _abandon(plans: Sequence[Plan]) -> None:
+        for plan in reversed(plans):
+            plan.abandon()
+
+    def _commit(self, plans: Sequence[Plan], settings: Settings, overrides: Overrides) -> list[str]:
+        former, self.settings, self._overrides = self.settings, settings, overrides
+        changes = [words for plan in plans for words in plan.commit()]
+        for name, pool in settings.pools.items():
+            if former.pools.get(name) != pool:
+                self.revisions[name] = self.revisions.get(name, 0) + 1
+        return changes

@@ -1,0 +1,165 @@
+"""A service for the tests of the admin interface: the configuration's own rules, and pools without traffic."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+
+from lbsvc.admin.control import Checked, Event
+from lbsvc.config import overlay, piece
+from lbsvc.config.loader import load_text
+from lbsvc.config.overlay import Overrides
+from lbsvc.config.schema import BackendSettings, Settings
+from lbsvc.core.backend import Backend
+from lbsvc.core.books import ListenerBooks
+from lbsvc.core.pool import Pool
+from lbsvc.errors import ConfigErrors, SystemRefusal
+from lbsvc.observe.snapshot import Door, status
+
+FILE = """
+listeners:
+  front: {bind: "127.0.0.1:8080", pool: web}
+pools:
+  web:
+    health_check: {type: http}
+    backends:
+      - {address: "10.0.0.1:8001", name: a}
+      - "http://10.0.0.2:8001"
+"""
+
+TWO_POOLS = (
+    FILE
+    + """
+  "odd name/1":
+    algorithm: least_connections
+    backends: [{address: "app.example:80", name: app}]
+"""
+)
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What was applied."""
+
+    generation: int
+    changes: tuple[str, ...]
+
+
+class FakeControl:
+    """admin.control.Control; what is asked of it is kept in `asked`."""
+
+    def __init__(self, file: str = FILE, admin: str = "") -> None:
+        self.file = file + admin
+        self.generation = 1
+        self.overrides = Overrides()
+        self.effective, self.overrides = overlay.apply(self._load(), self.overrides)
+        self.revisions = dict.fromkeys(self.effective.pools, 1)
+        self.asked: list[tuple[Any, ...]] = []
+        self.listeners: list[Callable[[Event], None]] = []
+        self.refusal: SystemRefusal | None = None
+        self.pending: Deferred[Any] | None = None
+        self.uptime = 12.5
+        self.books = ListenerBooks("front", "http")
+        self.live: dict[tuple[str, str], Backend] = {}
+
+    def _load(self) -> Settings:
+        return load_text(self.file, "lb.yaml", None).settings
+
+    # -- what the snapshot reads
+
+    @property
+    def doors(self) -> list[Door]:
+        return [Door(self.books, "127.0.0.1:8080", "listening")]
+
+    @property
+    def pools(self) -> list[Pool]:
+        found = []
+        for settings in self.effective.pools.values():
+            pool = Pool(settings.name, settings.algorithm, random.Random(1))
+            pool.set_members([self.backend(settings.name, entry) for entry in settings.backends])
+            found.append(pool)
+        return found
+
+    def backend(self, pool: str, entry: BackendSettings) -> Backend:
+        """The live one of an entry."""
+        made = Backend(pool, entry.name, entry.address, entry.host, entry.port)
+        backend = self.live.setdefault((pool, entry.name), made)
+        backend.weight, backend.state, backend.source = entry.weight, entry.state, entry.source
+        return backend
+
+    def ready(self) -> str | None:
+        return None
+
+    # -- Control
+
+    def status(self) -> dict[str, Any]:
+        return status(self)
+
+    def settings(self) -> Settings:
+        return self.effective
+
+    def revision(self, pool: str) -> int:
+        return self.revisions[pool]
+
+    def reload(self, who: str) -> Deferred[Any]:
+        self.asked.append(("reload", who))
+        if self.pending is not None:
+            return self.pending
+        try:
+            loaded = self._load()
+        except ConfigErrors as errors:
+            return fail(errors)
+        if self.refusal is not None:
+            return fail(self.refusal)
+        self.effective, self.overrides = overlay.apply(loaded, self.overrides)
+        self.generation += 1
+        return succeed(Applied(self.generation, ("pools.web: changed",)))
+
+    def check(self, text: bytes) -> Deferred[Checked]:
+        try:
+            return succeed(([], load_text(text, "-", None).notes))
+        except ConfigErrors as errors:
+            return succeed(([str(mistake) for mistake in errors.mistakes], []))
+
+    def _apply(self, pool: str, changes: Overrides, words: str) -> Applied:
+        if self.refusal is not None:
+            raise self.refusal
+        file = load_text(self.file, "lb.yaml", None).settings
+        self.effective, self.overrides = overlay.apply(file, changes)
+        self.revisions[pool] += 1
+        return Applied(self.generation, (words,))
+
+    def add(self, who: str, pool: str, entry: BackendSettings) -> Applied:
+        self.asked.append(("add", who, pool, entry.name))
+        return self._apply(pool, overlay.add(self.effective, self.overrides, pool, entry), f"{entry.name}: added")
+
+    def remove(self, who: str, pool: str, name: str, drain: float | None) -> Applied:
+        self.asked.append(("remove", who, pool, name, drain))
+        return self._apply(pool, overlay.remove(self.effective, self.overrides, pool, name), f"{name}: removed")
+
+    def change(self, who: str, pool: str, name: str, weight: int | None, state: str | None) -> Applied:
+        self.asked.append(("change", who, pool, name, weight, state))
+        changes = self.overrides
+        if weight is not None:
+            changes = overlay.set_weight(self.effective, changes, pool, name, weight)
+        if state is not None:
+            changes = overlay.set_state(self.effective, changes, pool, name, state)
+        return self._apply(pool, changes, f"{name}: changed")
+
+    def change_health(self, who: str, pool: str, fields: Mapping[str, Any]) -> Applied:
+        self.asked.append(("change_health", who, pool, dict(fields)))
+        return self._apply(pool, overlay.set_health(self.effective, self.overrides, pool, fields), "health_check")
+
+    def parse_backend(self, pool: str, fields: Mapping[str, Any]) -> BackendSettings:
+        return piece.backend_from(fields, self.effective, pool)
+
+    def parse_health(self, pool: str, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        return piece.health_from(fields, self.effective, pool)
+
+    def subscribe(self, listener: Callable[[Event], None]) -> Callable[[], None]:
+        self.listeners.append(listener)
+        return lambda: self.listeners.remove(listener)

@@ -1,0 +1,1 @@
+"""Tests of lbctl: its commands, and what helps beside it."""
