@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
+
+from twisted.internet.protocol import connectionDone
 
 from lbsvc.admin.site import GuardedSite
 from lbsvc.config.schema import AdminSettings, Bind, Settings
@@ -51,10 +54,12 @@ class AdminListener:
         self._ports += [adopt(self._reactor, made, self.site) for made in sockets]
 
     def close(self) -> None:
-        """Accept no more; connections go on."""
+        """Accept no more, from this moment: its address is free when this returns. Connections go on."""
         ports, self._ports = self._ports, []
         for port in ports:
-            port.stopListening()
+            port.doRead()  # who waits in its queue is answered
+            port.stopReading()
+            port.connectionLost(connectionDone)
 
     @property
     def is_open(self) -> bool:
@@ -65,34 +70,42 @@ class AdminListener:
         """Raises SystemRefusal."""
         before, after = (each.admin.bind if each.admin is not None else None for each in (old, new))
         if before == after:
-            return AdminPlan(self, new.admin, None, None)
+            return AdminPlan(self, old.admin, new.admin)
         if after is None:
-            return AdminPlan(self, None, None, before)
+            return AdminPlan(self, old.admin, None)
         try:
-            return AdminPlan(self, new.admin, open_or_refuse(after), before)
+            return AdminPlan(self, old.admin, new.admin, open_or_refuse(after))
         except SystemRefusal:
             if before is None or before.port != after.port or before.port == 0:
                 raise
             # Its own socket may be what is in the way: it goes first, and comes back if that was not it.
             self.close()
             try:
-                return AdminPlan(self, new.admin, open_or_refuse(after), before)
+                return AdminPlan(self, old.admin, new.admin, open_or_refuse(after))
             except SystemRefusal:
                 self.adopt(open_or_refuse(before))
                 raise
 
-    def change(self, settings: AdminSettings | None, opened: list[socket.socket] | None, is_moved: bool) -> list[str]:
+    def change(
+        self,
+        former: AdminSettings | None,
+        settings: AdminSettings | None,
+        opened: list[socket.socket] | None,
+    ) -> list[str]:
         """Go over to other settings."""
         changes = []
+        is_moved = former is not None and (settings is None or former.bind != settings.bind)
         if is_moved:
             self.close()
         if settings is None:
             self.site = None
         elif self.site is None:
             self.site = self._make_site(settings)
-        elif not self.site.obeys(settings):
-            self.site.obey(settings)
-            changes.append("admin: changed")
+        else:
+            if not self.site.obeys(settings):
+                self.site.obey(settings)
+            if replace(settings, bind=former.bind if former is not None else settings.bind) != former:
+                changes.append("admin: changed")
         if opened:
             self.adopt(opened)
         if is_moved or opened:
@@ -106,9 +119,9 @@ class AdminPlan:
     def __init__(
         self,
         listener: AdminListener,
+        former: AdminSettings | None,
         settings: AdminSettings | None,
-        opened: list[socket.socket] | None,
-        former: Bind | None,
+        opened: list[socket.socket] | None = None,
     ) -> None:
         self._listener = listener
         self._settings = settings
@@ -117,14 +130,14 @@ class AdminPlan:
 
     def commit(self) -> list[str]:
         """Answer there."""
-        return self._listener.change(self._settings, self._opened, self._former is not None)
+        return self._listener.change(self._former, self._settings, self._opened)
 
     def abandon(self) -> None:
         """Go back to where it was."""
         for made in self._opened or ():
             made.close()
         if self._former is not None and not self._listener.is_open:
-            self._listener.adopt(open_or_refuse(self._former))
+            self._listener.adopt(open_or_refuse(self._former.bind))
 
 
 def open_or_refuse(bind: Bind) -> list[socket.socket]:

@@ -43,7 +43,7 @@ from lbsvc.net.systemd import take_passed_sockets
 from lbsvc.observe.metrics import LbsvcCollector, ReactorLag
 from lbsvc.pools import Pools
 from lbsvc.reaping import reap_orphans
-from lbsvc.reloading import Drains, Part, Reloading
+from lbsvc.reloading import Part, Reloading
 from lbsvc.signals import obey_signals
 from lbsvc.supervising import Supervision
 from lbsvc.viewing import Viewing
@@ -215,15 +215,12 @@ class Balancer(MultiService):
         self.admin.serve(self.settings.admin)
 
     def _make_site(self, admin: AdminSettings) -> GuardedSite:
-        control = Controlling(self.reactor, self.view, self.reloading, self.logs.events, self._source, self._set_drains)
+        assert self.pools is not None
+        control = Controlling(self.reactor, self.view, self.reloading, self.logs.events, self._source, self.pools)
         collector = LbsvcCollector(self.view, self.lag.histogram)
         return make_site(
             self.reactor, collector, self.view.ready, admin.bind.host, admin.hosts, admin.token, control, self.logs.emit
         )
-
-    def _set_drains(self, drains: Drains) -> None:
-        assert self.pools is not None
-        self.pools.drains = drains
 
     def _running(self) -> None:
         """The reactor runs: signals are ours, and what has been made so far stays."""

@@ -21,7 +21,8 @@ from lbsvc.config.schema import BackendSettings, Settings
 from lbsvc.errors import ConfigErrors
 from lbsvc.observe.events import Events
 from lbsvc.observe.snapshot import StatusView, status
-from lbsvc.reloading import Applied, Drains, Reloading
+from lbsvc.pools import Pools
+from lbsvc.reloading import Applied, Reloading
 
 
 class Controlling:
@@ -34,14 +35,14 @@ class Controlling:
         reloading: Reloading,
         events: Events,
         source: str,
-        set_drains: Callable[[Drains], None],
+        pools: Pools,
     ) -> None:
         self._reactor = reactor
         self._view = view
         self._reloading = reloading
         self._events = events
         self._source = source
-        self._set_drains = set_drains
+        self._pools = pools
 
     def status(self) -> dict[str, Any]:
         """The status object of contract.md."""
@@ -74,12 +75,18 @@ class Controlling:
         return self._reloading.change(lambda settings, changes: overlay.add(settings, changes, pool, entry))
 
     def remove(self, who: str, pool: str, name: str, drain: float | None) -> Applied:
-        """A backend goes; what it has under way is cut after `drain` seconds, if that is not None."""
-        self._set_drains({(pool, name): drain})
+        """A backend goes; what it has under way is cut after `drain` seconds, if that is not None. Asked again, it may be
+        that it takes another time."""
+        self._pools.drains = {(pool, name): drain}
         try:
             return self._reloading.change(lambda settings, changes: overlay.remove(settings, changes, pool, name))
+        except overlay.Unknown:
+            hurried = self._pools.hurry(pool, name, drain)
+            if not hurried:
+                raise
+            return Applied(self._reloading.generation, tuple(hurried))
         finally:
-            self._set_drains({})
+            self._pools.drains = {}
 
     def change(self, who: str, pool: str, name: str, weight: int | None, state: str | None) -> Applied:
         """Another weight, another state; both at once, or neither."""

@@ -115,7 +115,7 @@ class Listeners:
         found: dict[str, ListenerBooks] = {}
         for served in self.everyone:
             found.setdefault(served.name, served.books)
-            served.books.forget_routes(known)
+            served.forget_routes(known)
         for site in self.sites:
             site.count()
         return list(found.values())

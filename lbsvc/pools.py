@@ -167,6 +167,17 @@ class Pools:
         self._live = {name: self._live[name] for name in order}
         return words
 
+    def hurry(self, pool: str, name: str, seconds: float | None) -> list[str]:
+        """Those that are leaving a pool under the name of an entry may take so long from now on; who, in words."""
+        words = []
+        for each in self.everyone:
+            for backend in list(each.leaving) if each.name == pool else ():
+                if backend.name == name or backend.name.startswith(f"{name}@"):
+                    each.departures.hurry(backend, seconds)
+                    limit = "without limit" if seconds is None else f"{seconds:g}s"
+                    words.append(f"pools.{pool}.backends.{backend.name}: leaving, {limit}")
+        return words
+
     def _cut(self, backend: Backend) -> None:
         """It has left, and its time is over."""
         self._tell("warn", "backend.cut", backend, f"its time is over, {backend.active} in flight are cut")
@@ -204,7 +215,7 @@ class Pools:
         """Nobody is left, and why."""
         if self._is_starting() or pool.name not in self._live:
             return  # nobody has been looked up or asked yet; what is still so after the first round is said then
-        why = "; ".join(f"{b.name}: {b.last_check[2] if b.last_check else b.health}" for b in pool.backends)
+        why = "; ".join(f"{b.name}: {why_not(b)}" for b in pool.backends)
         self._emit("error", "pool.empty", f"{pool.name}: no backend is available ({why})", pool=pool.name)
 
     def _tell_available(self, pool: Pool) -> None:
@@ -239,3 +250,10 @@ class PoolsPlan:
     def abandon(self) -> None:
         """Leave everything as it was: nothing that was made has a timer or a socket."""
         self._pools.drains = {}
+
+
+def why_not(backend: Backend) -> str:
+    """Why a backend gets no traffic: what people have set, or what its last check said."""
+    if backend.state != "ready":
+        return backend.state
+    return backend.last_check[2] if backend.last_check else backend.health

@@ -81,6 +81,9 @@ class ListenersPlan:
         for each in gone:
             each.listener.close()
             self._leaving.see_off(each, self._new.shutdown.removed)
+        known = {pool.name for pool in self._around.pools.everyone}
+        for each in after.values():
+            each.forget_routes(known)
         self._tell(before)
         return list(changes(self._old, self._new))
 

@@ -29,8 +29,6 @@ from lbsvc.errors import ConfigErrors, Mistake, Stopping, SystemRefusal
 
 #: So many mistakes, or changes, stand in one event; whoever asked is told of all.
 MOST_TOLD: Final = 20
-#: How long a backend that an admin call removes may go on, by pool and name; None: without limit. Seconds.
-Drains = Mapping[tuple[str, str], float | None]
 #: How an admin call changes what people have set: from what is in force and what was set to what is set then.
 Change = Callable[[Settings, Overrides], Overrides]
 
@@ -230,6 +228,8 @@ class Reloading:
     def _commit(self, plans: Sequence[Plan], settings: Settings, overrides: Overrides) -> list[str]:
         former, self.settings, self._overrides = self.settings, settings, overrides
         changes = [words for plan in plans for words in plan.commit()]
+        others = ("shutdown", "watch", "state_file")  # these are looked up when they are needed
+        changes += [f"{key}: changed" for key in others if getattr(former, key) != getattr(settings, key)]
         for name, pool in settings.pools.items():
             if former.pools.get(name) != pool:
                 self.revisions[name] = self.revisions.get(name, 0) + 1

@@ -10,7 +10,7 @@ relistening.py. TLS and PROXY headers need our own reactor (net/reactor.py), sin
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 from weakref import WeakSet
@@ -163,6 +163,7 @@ class Served:
             around.ids,
             log,
             around.dice,
+            around.emit,
         )
         self.site = site
         around.mirrors.update(self._tables.mirrors)
@@ -258,6 +259,10 @@ class Served:
     def _apply_tcp(self, site: StreamSite, before: ListenerSettings) -> None:
         if before != self.settings or not self._rules.are_in_force(site.routes):
             site.apply(self.settings, *self._rules.build(self.settings))
+
+    def forget_routes(self, pools: Container[str]) -> None:
+        """Books that nobody asks for any more go."""
+        self.books.forget_routes(pools, {"none", "default", *(route.name for route in self.settings.routes)})
 
     # -- the end
 

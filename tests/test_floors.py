@@ -60,6 +60,7 @@ NEIGHBOURS = {
     ("app", "reloading"),
     ("app", "supervising"),
     ("app", "watching"),
+    ("controlling", "pools"),
     ("controlling", "reloading"),
     ("app", "signals"),
     ("config", "plugin"),

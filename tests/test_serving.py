@@ -94,6 +94,16 @@ class LimitTests(ListenersCase):
         self.assertEqual(names, ["other", "main"])
         self.assertEqual(self.listeners.books[1].accepted, 2)
 
+    def test_refused(self) -> None:
+        """Why a connection of HTTP/2 was ended is in the event log."""
+        self.start(self.main())
+        client = self.client(self.port)
+        client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9))  # DATA before SETTINGS
+        self.spin(lambda: self.is_closed(client))
+        detail = "the first frame is not SETTINGS"
+        self.assertIn(("connection.refused", f"main: 127.0.0.1: bad_request: PROTOCOL_ERROR: {detail}"), self.events)
+        self.assertEqual(self.listeners.books[0].terminations["bad_request"], 1)
+
     def test_removed_is_cut(self) -> None:
         """Connections of a removed listener that last for longer than `shutdown.removed` are cut."""
         other = answering("other", "127.0.0.1:0")

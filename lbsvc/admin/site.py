@@ -146,8 +146,11 @@ class GuardedSite(AdminSite):
         return self.gate == _gate(settings)
 
     def obey(self, settings: AdminSettings) -> None:
-        """Go by these rules with the next request; streams that are open go on."""
+        """Go by these rules with the next request; streams that began by others end, and may come again."""
         self.gate = _gate(settings)
+        if self.streams is not None:
+            self.streams.close()
+            self.streams.open()
 
     @override
     def startFactory(self) -> None:

@@ -18,6 +18,13 @@ _ALIASES: Final[dict[str, tuple[str, ...]]] = {
     "sni": ("server_name",),
     "ssl": ("tls",),
 }
+#: Keys that are looked for beside `tls`, and where they are: by another key of that place, which tells listeners from pools.
+_BELOW: Final[dict[str, dict[str, str]]] = {
+    "bind": {
+        key: f"tls.{key}" for key in ("alpn", "certificates", "ciphers", "client_auth", "client_ca", "min_version")
+    },
+    "backends": {"alpn": "protocol"},
+}
 
 
 def quoted(text: str) -> str:
@@ -28,7 +35,12 @@ def quoted(text: str) -> str:
 
 def meant_key(key: str, known: Mapping[str, Any]) -> str:
     """The same as `meant` for the name of a setting, of which others may have another."""
-    names = _ALIASES.get(key.lower().replace("-", "_"), ())
+    folded = key.lower().replace("-", "_")
+    if "tls" in known:
+        for place, keys in _BELOW.items():
+            if place in known and folded in keys:
+                return f"did you mean {keys[folded]}?"
+    names = _ALIASES.get(folded, ())
     return next((f"did you mean {name}?" for name in names if name in known), "") or meant(key, known)
 
 

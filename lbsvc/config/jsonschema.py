@@ -123,7 +123,9 @@ class _Drawing:
 
     def _later(self, later: Later) -> dict[str, Any]:
         """Whatever it will be: that it does not act yet is the loader's to say."""
-        return either({"type": "boolean"} if later.yes_no else {"type": ["string", "number", "boolean", "null"]}, VARIABLE)
+        return either(
+            {"type": "boolean"} if later.yes_no else {"type": ["string", "number", "boolean", "null"]}, VARIABLE
+        )
 
 
 def _below(path: str, step: str) -> str:

@@ -7,8 +7,10 @@ beside it, reads so in a note at the key that asks. Called by loader.py after th
 from __future__ import annotations
 
 from lbsvc.config.document import spell
+from lbsvc.config.schema import BackendSettings, PoolSettings
 from lbsvc.config.values import words
 from lbsvc.config.walk import ReadPool, Walk
+from lbsvc.core.grpc_codes import GRPC_CODES
 
 
 def check_versions(walk: Walk) -> None:
@@ -23,6 +25,7 @@ def check_versions(walk: Walk) -> None:
             _note_bytes(walk, read)
         if "http" in users:
             _note_check(walk, read)
+        _note_codes(walk, read, users)
 
 
 def _why_not(read: ReadPool, users: set[str]) -> str:
@@ -60,12 +63,32 @@ def _note_bytes(walk: Walk, read: ReadPool) -> None:
             return
 
 
+def _may_get_h2(pool: PoolSettings, backend: BackendSettings) -> bool:
+    """Whether requests may go to it by HTTP/2."""
+    return backend.is_h2c or (backend.is_secure and pool.protocol != "http/1.1")
+
+
+def _note_codes(walk: Walk, read: ReadPool, users: set[str]) -> None:
+    """Calls of gRPC are made again by their codes: where none are seen, or none can be answered, codes say nothing."""
+    pool = read.settings
+    listed = tuple(code for code in GRPC_CODES if code in pool.retry.when)
+    if not listed:
+        return
+    codes = words(listed, "and")
+    path = spell(spell(read.spot.path, "retry"), "when")
+    if users == {"tcp"}:
+        walk.note(path, f"{codes}: nothing to do where only tcp listeners use the pool: they see no calls of gRPC")
+    elif "http" in users and not any(_may_get_h2(pool, each) for each in pool.backends):
+        why = "is about gRPC, which is HTTP/2, but requests go as HTTP/1.1: write h2c://, or https:// and protocol: h2"
+        walk.note(path, f"{codes}: {why}")
+
+
 def _note_check(walk: Walk, read: ReadPool) -> None:
     """A check that speaks another version than the requests finds a backend well that can answer none of them."""
     pool = read.settings
     if pool.health_check is None or pool.health_check.type != "grpc":
         return
-    if any(not (each.is_h2c or (each.is_secure and pool.protocol != "http/1.1")) for each in pool.backends):
+    if any(not _may_get_h2(pool, each) for each in pool.backends):
         walk.note(
             spell(read.spot.path, "health_check"),
             "asks by HTTP/2, but requests go as HTTP/1.1: write h2c://, or https:// and protocol: h2",

@@ -20,6 +20,10 @@ METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIO
 HANDSHAKES: Final = (("success", "TLSv1.2"), ("success", "TLSv1.3"), ("failure", "none"))
 
 
+#: Of so many routes of a listener that were removed the counts are still shown.
+FORMER_ROUTES: Final = 100
+
+
 class Histogram:
     """Counts by bucket. The hot path inlines `observe`: `h.counts[bisect_left(BUCKETS, s)] += 1; h.total += s`."""
 
@@ -79,7 +83,13 @@ class ListenerBooks:
             books = self.routes[route, pool] = RouteBooks(route, pool)
         return books
 
-    def forget_routes(self, pools: Container[str]) -> None:
-        """The books of routes to pools that are no more (`pools` are those that are) go; their requests stay counted."""
-        for key in [key for key in self.routes if key[1] != "none" and key[1] not in pools]:
+    def forget_routes(self, pools: Container[str], routes: Container[str]) -> None:
+        """Books of routes to pools that are no more (`pools` are those that are) go; their requests stay counted.
+
+        Of routes that are no more (`routes` are those that are) the last FORMER_ROUTES stay: a configuration that is made
+        by a program may name its routes anew each time.
+        """
+        gone = [key for key in self.routes if key[1] != "none" and key[1] not in pools]
+        former = [key for key in self.routes if key[0] not in routes and key not in gone]
+        for key in (*gone, *former[: max(0, len(former) - FORMER_ROUTES)]):
             self.forgotten += sum(self.routes.pop(key).requests.values())

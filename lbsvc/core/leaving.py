@@ -46,9 +46,16 @@ class Departures:
         if not backend.active:
             return
         self.backends.append(backend)
+        self.hurry(backend, seconds)
+        self._changed()
+
+    def hurry(self, backend: Backend, seconds: float | None) -> None:
+        """One that is leaving may take so long from now on."""
+        timer = self._timers.pop(backend, None)
+        if timer is not None:
+            timer.cancel()
         if seconds is not None and self._later is not None:
             self._timers[backend] = cast(_Timer, self._later(max(seconds, 0.0), lambda: self._cut(backend)))
-        self._changed()
 
     def released(self, backend: Backend) -> None:
         """A lease of this pool is back, whoever's."""

@@ -129,7 +129,8 @@ def upgrade() -> None:
 def check(ctx: click.Context, file: str) -> None:
     """Say what is wrong with a configuration file.
 
-    Every mistake at once, each on a line. The exit status is 78 if something is. No service is asked; variables are those of this environment.
+    Every mistake at once, each on a line; the exit status is 78 then. No service is asked; variables are
+    those of this environment.
     """
     from lbsvc.config.loader import load_file
     from lbsvc.errors import ConfigErrors

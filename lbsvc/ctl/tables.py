@@ -63,7 +63,14 @@ def word(text: Any) -> Text:
 
 def table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
     """An empty one; columns of numbers are set to the right."""
-    found = Table(box=box.SIMPLE_HEAD if is_terminal() else None, header_style="bold", pad_edge=False)
+    is_seen = is_terminal()
+    found = Table(
+        box=box.SIMPLE_HEAD if is_seen else None,
+        header_style="bold",
+        pad_edge=False,
+        show_edge=False,
+        padding=(0, 1, 0, 0) if is_seen else (0, 1),
+    )
     for column in columns:
         found.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
     return found
@@ -88,26 +95,12 @@ def _listeners(status: Mapping[str, Any]) -> Table:
     return found
 
 
-_COLUMNS: Final = (
-    *(
-        "POOL",
-        "BACKEND",
-        "ADDRESS",
-        "WEIGHT",
-        "STATE",
-        "HEALTH",
-        "CIRCUIT",
-        "ACTIVE",
-        "REQUESTS",
-        "FAILURES",
-        "LATENCY",
-    ),
-    "LAST CHECK",
-)
+_NUMBERS: Final = ("ACTIVE", "REQUESTS", "FAILURES", "LATENCY")
+_COLUMNS: Final = ("POOL", "BACKEND", "ADDRESS", "WEIGHT", "STATE", "HEALTH", "CIRCUIT", *_NUMBERS, "LAST CHECK")
 
 
 def _pools(status: Mapping[str, Any]) -> list[RenderableType]:
-    found = table(*_COLUMNS, numbers=("WEIGHT", "ACTIVE", "REQUESTS", "FAILURES", "LATENCY"))
+    found = table(*_COLUMNS, numbers=("WEIGHT", *_NUMBERS))
     queues = []
     for pool in status["pools"]:
         name = clean(str(pool.get("name")))

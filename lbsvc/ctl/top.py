@@ -100,7 +100,7 @@ class _Live:
             ):
                 keys = Keys()
                 while not self._top.has_ended:
-                    live.update(self._top.drawing(out.size.height), refresh=True)
+                    live.update(self._top.drawing(out.size.height, out.size.width), refresh=True)
                     self._take(keys, keyboard)
         except KeyboardInterrupt:
             return EX_INTERRUPTED

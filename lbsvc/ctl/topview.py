@@ -119,8 +119,8 @@ class Top:
 
     # -- how it is shown
 
-    def drawing(self, height: int | None = None) -> RenderableType:
-        """At most so many lines; None: all of it, without keys."""
+    def drawing(self, height: int | None = None, width: int | None = None) -> RenderableType:
+        """At most so many lines, of columns that have room; None: all of it, without keys."""
         lines: list[tuple[PoolRow, Row | None]] = []
         for pool, rows in self._pools():
             lines.append((pool, None))
@@ -132,12 +132,16 @@ class Top:
             at = next((i for i, (_, row) in enumerate(lines) if row is not None and row is chosen), 0)
             first = max(0, min(at - room // 2, len(lines) - room))
             last = first + room
-        drawn = _columns()
+        names = tuple(name for name, least in COLUMNS.items() if width is None or width >= least)
+        drawn = _columns(names, is_cut=width is not None)
         for pool, row in lines[first:last]:
             if row is None:
-                drawn.add_row(*_pool_cells(pool), style="bold")
+                cells = _pool_cells(pool)
+                drawn.add_row(*(cells.get(name, Text("")) for name in names), style="bold")
             else:
-                drawn.add_row(*_cells(row), style="reverse" if height is not None and row is chosen else "")
+                cells = _cells(row)
+                style = "reverse" if height is not None and row is chosen else ""
+                drawn.add_row(*(cells[name] for name in names), style=style)
         parts: list[RenderableType] = [self._head(), drawn]
         if height is not None:
             more = len(lines) - (min(last, len(lines)) - first)
@@ -155,39 +159,63 @@ class Top:
 
 _STEPS: Final = {"up": -1, "k": -1, "down": 1, "j": 1, "page-up": -10, "page-down": 10, "home": -(10**9), "end": 10**9}
 
+#: Each column, and how wide the terminal must be for it to be shown.
+COLUMNS: Final = {
+    "BACKEND": 0,
+    "ADDRESS": 110,
+    "STATE": 0,
+    "HEALTH": 0,
+    "CIRCUIT": 95,
+    "WEIGHT": 80,
+    "ACTIVE": 0,
+    "REQ/S": 0,
+    "FAIL/S": 0,
+    "LATENCY": 60,
+}
 _NUMBERS: Final = ("WEIGHT", "ACTIVE", "REQ/S", "FAIL/S", "LATENCY")
 
 
-def _columns() -> Table:
-    found = table("BACKEND", "ADDRESS", "STATE", "HEALTH", "CIRCUIT", *_NUMBERS, numbers=_NUMBERS)
-    for column in found.columns:  # a row is a line
-        column.no_wrap = True
+def _columns(names: tuple[str, ...], *, is_cut: bool) -> Table:
+    found = table(*names, numbers=_NUMBERS)
+    for name, column in zip(names, found.columns, strict=True):
         column.overflow = "ellipsis"
+        column.no_wrap = not (is_cut and name in ("BACKEND", "ADDRESS"))  # these give way where there is no room
     return found
 
 
 def _cut(text: Text) -> Text:
+    """So that it stays a line."""
     text.no_wrap = True
     text.overflow = "ellipsis"
     return text
 
 
-def _pool_cells(pool: PoolRow) -> list[Text]:
+def _pool_cells(pool: PoolRow) -> dict[str, Text]:
     queued = f", {pool.queued} queued" if pool.queued else ""
-    some = Text(f"{pool.up}/{len(pool.rows)} up", "bold" if pool.up == len(pool.rows) else "bold yellow")
-    return [
-        Text(clean(pool.name)), Text(clean(pool.algorithm) + queued), Text(""), some, Text(""), Text(""),
-        Text(str(pool.active)), Text(_rate(pool.rate)), _failing(pool.failing), Text(""),
-    ]  # fmt: skip
+    return {
+        "BACKEND": _cut(Text(clean(pool.name) + queued)),
+        "ADDRESS": _cut(Text(clean(pool.algorithm))),
+        "HEALTH": Text(f"{pool.up}/{len(pool.rows)} up", "" if pool.up == len(pool.rows) else "yellow"),
+        "ACTIVE": Text(str(pool.active)),
+        "REQ/S": Text(_rate(pool.rate)),
+        "FAIL/S": _failing(pool.failing),
+    }
 
 
-def _cells(row: Row) -> list[Text]:
+def _cells(row: Row) -> dict[str, Text]:
     name = clean(row.name) + (f" ({', '.join(row.marks)})" if row.marks else "")
-    return [
-        Text(f"  {name}"), Text(clean(row.address)), word(row.state), word(row.health), word(row.circuit),
-        Text(str(row.weight)), Text(str(row.active)), Text(_rate(row.rate)), _failing(row.failing),
-        Text(latency(row.latency)),
-    ]  # fmt: skip
+    return {
+        "BACKEND": _cut(Text(f"  {name}")),
+        "ADDRESS": _cut(Text(clean(row.address))),
+        "STATE": word(row.state),
+        "HEALTH": word(row.health),
+        "CIRCUIT": word(row.circuit),
+        "WEIGHT": Text(str(row.weight)),
+        "ACTIVE": Text(str(row.active)),
+        "REQ/S": Text(_rate(row.rate)),
+        "FAIL/S": _failing(row.failing),
+        "LATENCY": Text(latency(row.latency)),
+    }
 
 
 def _rate(rate: float | None) -> str:

@@ -17,6 +17,9 @@ a `Call`, and each other one an ordinary Exchange; grpc-web is none, since its c
   has to be whole still, and attempts and budget count as ever.
 - The grpc-status of an answer is noted for log and metrics; one that is no code that gRPC knows is UNKNOWN, as it
   says there.
+- A call whose client gives it up, or goes, is noted as CANCELLED: nobody has told it anything. Where its grpc-timeout was
+  over by then, or within EARLY of it, that is why: DEADLINE_EXCEEDED, as its client has it. The reason stays
+  `client_closed`.
 - For guards and the counts of a backend a code is the HTTP status that Envoy takes it for, as far as it says that the
   backend failed: UNKNOWN, INTERNAL and DATA_LOSS are 500, UNAVAILABLE is 503. Those that a client can bring about as
   it likes (UNIMPLEMENTED, DEADLINE_EXCEEDED) are not: nobody shall open circuits by asking for nonsense. The others
@@ -95,6 +98,8 @@ LATE_MESSAGES: Final = {
 
 #: Seconds of a grpc-timeout that may be gone when it is passed on as it came: no more than a network's own delays.
 STALE: Final = 0.001
+#: Seconds before the end of a grpc-timeout, by our clock, from which on a client gives up because of it.
+EARLY: Final = 0.005
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
 #: How many of each make an hour, all of them exact numbers.
 _UNITS: Final = {b"H": 1, b"M": 60, b"S": 3600, b"m": 3600e3, b"u": 3600e6, b"n": 3600e9}
@@ -276,6 +281,14 @@ class Call(Exchange):
         self.let_go(Outcome.ABANDONED)
         self.grpc_status = code = code_for(status, reason)
         self.answer(error_head(code, reason, detail), b"")
+
+    @override
+    def client_gone(self, reason: str = "client_closed") -> None:
+        if reason == "client_closed" and not self.is_over:
+            patience = self._patience
+            is_late = patience is not None and self.site.seconds() - self.began >= patience - EARLY
+            self.grpc_status = _CODE["deadline_exceeded" if is_late else "cancelled"]
+        super().client_gone(reason)
 
     @override
     def break_off(self) -> None:

@@ -47,6 +47,22 @@ CONNECT_ERROR: Final = 10
 ENHANCE_YOUR_CALM: Final = 11
 INADEQUATE_SECURITY: Final = 12
 HTTP_1_1_REQUIRED: Final = 13
+_CODE_WORDS: Final = (
+    "NO_ERROR",
+    "PROTOCOL_ERROR",
+    "INTERNAL_ERROR",
+    "FLOW_CONTROL_ERROR",
+    "SETTINGS_TIMEOUT",
+    "STREAM_CLOSED",
+    "FRAME_SIZE_ERROR",
+    "REFUSED_STREAM",
+    "CANCEL",
+    "COMPRESSION_ERROR",
+    "CONNECT_ERROR",
+    "ENHANCE_YOUR_CALM",
+    "INADEQUATE_SECURITY",
+    "HTTP_1_1_REQUIRED",
+)
 
 # Settings (RFC 9113, 6.5.2; RFC 8441, 3; RFC 9218, 2.1).
 HEADER_TABLE_SIZE: Final = 1
@@ -71,6 +87,11 @@ _write_head: Final = _HEAD.pack
 _LONG: Final = Struct(">L")
 _SETTING: Final = Struct(">HL")
 _TWO_LONGS: Final = Struct(">LL")
+
+
+def code_word(code: int) -> str:
+    """An error code as RFC 9113, 7, calls it; others by their number."""
+    return _CODE_WORDS[code] if code < len(_CODE_WORDS) else str(code)
 
 
 class ConnectionFault(LbsvcError):

@@ -29,6 +29,8 @@ _BAD_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]|\A[ \t]|[ \t]\Z")
 #: What speaks of a connection that is not there (8.2.2).
 _CONNECTION: Final = frozenset({b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"})
 _REQUEST_PSEUDO: Final = frozenset({b":method", b":scheme", b":authority", b":path", b":protocol"})
+#: Of a method that is not known here, so much is worth a line in the log.
+LONGEST_METHOD: Final = 32
 #: What an authority may end in and mean the same.
 _PORTS: Final = {b"http": b":80", b"https": b":443"}
 #: What an extended CONNECT has no use for (RFC 8441, 5): towards the backend it is ours (h2_tunnel.py).
@@ -99,12 +101,19 @@ def read_request(fields: list[Pair], ended: bool, rules: Rules, is_bridging: boo
 
 
 def unread(fields: list[Pair]) -> H2RequestHead:
-    """Stands for a request that is refused: with its method and path where they are lawful, else with neither."""
-    found = dict(fields)
-    method, target = found.get(b":method", b""), found.get(b":path", b"")
-    if method not in METHODS or not target.startswith(b"/") or not is_target(target):
+    """Stands for a request that is refused or reset, for the log: with its method and path where both are lawful, else
+    with neither, and with its host where that is. What was said twice was not said.
+    """
+    said: dict[bytes, bytes] = {}
+    for name, value in fields:
+        said[name] = value if name not in said else b""
+    method, target = said.get(b":method", b""), said.get(b":path", b"")
+    is_token = len(method) <= LONGEST_METHOD and _NAME.fullmatch(method.lower())
+    if not is_token or not target.startswith(b"/") or not is_target(target):
         method = target = b"-"
-    return H2RequestHead(method, target, 1, None, Section())
+    host = said.get(b":authority", said.get(b"host", b""))
+    is_host = is_authority(host) and said.get(b"host", host).lower() == host.lower()
+    return H2RequestHead(method, target, 1, host if is_host else None, Section())
 
 
 def _bridged(target: bytes, host: bytes, section: Section) -> H2RequestHead:

@@ -12,9 +12,9 @@ it gets the reset at once, as nginx and Caddy do it.
 
 A client that holds many answers at once, and takes of none, gets ENHANCE_YOUR_CALM before their deadlines (h2_holding.py).
 
-Deadlines, one at a time: `request_body` for silence inside a body while we take it (`idle` once the answer is a stream of
-its own), `write` while the client takes nothing of what is queued for it, be it by its windows or by the connection,
-LINGER for the rest of a request whose answer is an error, and over.
+Deadlines, one at a time: `request_body` for silence inside a body while we take it (`idle`, for silence of both sides, once
+the answer is a stream of its own), `write` while the client takes nothing of what is queued for it, be it by its windows or
+by the connection, LINGER for the rest of a request whose answer is an error, and over.
 """
 
 from __future__ import annotations
@@ -66,6 +66,8 @@ class StreamConnection:
     _write_due = NEVER  # until then it must
     _is_bodyless = False
     _dropped = 0  # bytes of the request that came when its answer was over
+    _heard = 0  # bytes of the answer when the client's silence began
+    unread: RequestHead | None = None  # what can be said of a request that is reset as it is
 
     def __init__(self, owner: H2ServerConnection, stream: Stream, size: int) -> None:
         self.owner = owner
@@ -195,8 +197,14 @@ class StreamConnection:
             self._look(now)
         elif exchange is None:
             self._end()
-        elif not exchange.is_over:
+        elif exchange.is_over:
+            pass
+        elif not (exchange.is_stream and exchange.responded):
             exchange.refuse(408, "client_timeout")
+        elif exchange.bytes_out != self._heard:
+            self.begin_body()  # the backend talks, and the client listens
+        else:
+            exchange.refuse(408, "idle_timeout")
 
     # -- what the exchange asks of a connection
 
@@ -219,8 +227,11 @@ class StreamConnection:
         exchange = self.exchange
         if exchange is not None and not exchange.awaits_continue and not self._is_watching:
             timeouts = self.site.settings.timeouts
-            # Where both talk at once, as gRPC does, a client that listens need not say anything.
-            patience = timeouts.idle if exchange.is_stream else timeouts.request_body
+            patience = timeouts.request_body
+            if exchange.is_stream:
+                # Where both talk at once, as gRPC does, a client that listens need not say anything.
+                patience = timeouts.idle
+                self._heard = exchange.bytes_out
             self.site.deadlines.watch(self, patience)
 
     def pause_request(self) -> None:
@@ -320,7 +331,9 @@ class StreamConnection:
         for request in list(owner.requests):
             owner.reset_stream(request, wire.ENHANCE_YOUR_CALM, "client_timeout")
         if not owner.is_ending:
-            self.codec.fail(ConnectionFault(wire.ENHANCE_YOUR_CALM, "too many answers that are not taken"))
+            fault = ConnectionFault(wire.ENHANCE_YOUR_CALM, "too many answers that are not taken")
+            self.site.refusals.add(self.peer, "client_timeout", fault)
+            self.codec.fail(fault)
             owner.transport.write(self.codec.take())
             owner.linger()
 

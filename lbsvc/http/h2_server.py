@@ -2,8 +2,10 @@
 
 Promises: streams do not wait for each other; what is written in one turn of the reactor goes out as one piece; whatever
 breaks the protocol ends as RFC 9113 says, with GOAWAY or RST_STREAM, is counted and logged once (400 `bad_request`, as in
-HTTP/1), and nothing of it reaches a backend. Made by the listener where ALPN has agreed on h2, and by prefacing.py where a
-plain connection begins with the preface. See h2_codec.py for what is judged how, and h2_requests.py for one stream.
+HTTP/1), and nothing of it reaches a backend. A connection that ends so is told of in the event log too (refusals.py), and
+what was under way on it ends for the same reason: its client has not just gone. Made by the listener where ALPN has agreed
+on h2, and by prefacing.py where a plain connection begins with the preface. See h2_codec.py for what is judged how, and
+h2_requests.py for one stream.
 
 Deadlines, one at a time: `keep_alive` while there is no stream, `request_header` while a header section is on its way
 (absolute), `write` while the transport is stalled, those of closing.py; and, beside them, GRACE of a drain.
@@ -130,8 +132,9 @@ class H2ServerConnection(LeavingConnection):
         """GOAWAY; nothing more is read, and nothing that is under way can be answered."""
         if self.is_ending:
             return
-        self._end_requests("client_closed")
+        self._end_requests(reason)
         self._record(status, reason)
+        self.site.refusals.add(self.peer, reason, fault)
         self.codec.fail(fault)
         self._end()
 
@@ -255,7 +258,7 @@ class H2ServerConnection(LeavingConnection):
             if self.is_surplus:
                 raise ProtocolViolation(429, "", reason="rate_limited")
         except Malformed:
-            self._open(StreamConnection, stream, size)
+            self._open(StreamConnection, stream, size).unread = unread(fields or [])
             self.codec.fault(stream, wire.PROTOCOL_ERROR)
         except ProtocolViolation as violation:
             self._refuse(self._open(StreamConnection, stream, size), fields or [], violation)
@@ -317,7 +320,7 @@ class H2ServerConnection(LeavingConnection):
         if request is not None:
             self.requests.pop(request, None)
             if is_ours and request.exchange is None and not request.has_begun:
-                request.record(unread([]), 400, "bad_request")
+                request.record(request.unread or unread([]), 400, "bad_request")
             request.reset("bad_request" if is_ours else "client_closed")
             self._look_for_end()
 

@@ -9,13 +9,14 @@ most the stream's window of it. What the backend says and the client does not ta
 `write`, or less where the client holds many (h2_holding.py). Made by h2_server.py. A client's HTTP/2 ends here: backends of
 HTTP/2 are not asked.
 
-Logged as the upgrade that it stands for: GET and 101, with HTTP/2 as its protocol.
+Routed as the upgrade that it stands for, a GET; logged and counted as what its client has said and heard: CONNECT, and 200.
 """
 
 from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Callable
+from copy import copy
 from hashlib import sha1
 from typing import Any, Final
 
@@ -95,6 +96,14 @@ class BridgedExchange(Exchange):
     @override
     def join(self, upstream: UpstreamConnection, head: ResponseHead, rest: bytes) -> None:
         StreamTunnel(self, upstream, head, rest)
+
+    @override
+    def settle(self, now: float) -> None:
+        self.head = head = copy(self.head)
+        head.method = b"CONNECT"
+        if self.status == 101:
+            self.status = 200
+        super().settle(now)
 
 
 class StreamTunnel(Tunnel):

@@ -36,7 +36,7 @@ _MESSAGES: Final[dict[str, str]] = {
     "upstream_reset": "The backend closed the connection before it had answered.",
     "upstream_timeout": "The backend did not answer in time.",
     "tls_verify": "The backend could not prove who it is.",
-    "upstream_protocol": "The backend does not speak HTTP in the way that this request needs.",
+    "upstream_protocol": "The backend answered with something that cannot be passed on.",
     "circuit_open": "The backend has failed too often, and is left alone for a while.",
     "queue_full": "All backends are busy, and too many requests are waiting already.",
     "queue_timeout": "All backends have been busy for too long.",

@@ -350,9 +350,9 @@ class ServerConnection(PrefacedConnection):
         if self._reader.is_holding:
             self.linger()  # between pipelined requests
         elif self._reader.is_idle and not peek(self.transport):
-            if self._received:
+            if self._received and not self.site.is_leaving:
                 self.lose()
-            else:
+            else:  # a request may be on its way: it is answered, as the last one
                 self.site.deadlines.watch(self, GRACE)
 
     def cut(self, reason: str) -> None:

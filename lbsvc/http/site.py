@@ -21,6 +21,7 @@ from lbsvc.http.fields import Rules
 from lbsvc.http.identity import Trust
 from lbsvc.http.limiting import RequestLimit, limit_for
 from lbsvc.http.messages import RequestHead
+from lbsvc.http.refusals import Refusals, Tell, tell_nobody
 from lbsvc.net.carrying import Carrier
 from lbsvc.net.deadlines import TICK, Deadlines
 
@@ -60,6 +61,7 @@ class HttpSite:
         ids: RequestIds,
         log: AccessLog | None,
         rng: random.Random,
+        tell: Tell = tell_nobody,
     ) -> None:
         self.books = books
         self.reactor = reactor
@@ -70,7 +72,10 @@ class HttpSite:
         self.log = log
         #: for faults on purpose
         self.rng = rng
+        #: what the event log hears of clients that are at fault
+        self.refusals = Refusals(books.name, self.seconds, tell)
         self.is_draining = False
+        self.is_leaving = False  # drains, since its listener is gone
         self.limit: RequestLimit | None = None
         self._take(settings, table)
         self.unrouted = books.route("none", "none")
@@ -165,7 +170,8 @@ class HttpSite:
             connection.drain()
 
     def leave(self) -> None:
-        """The listener is gone, the service goes on."""
+        """The listener is gone, the service goes on: idle connections have a moment more, in which a request may arrive."""
+        self.is_leaving = True
         self.drain()
 
     @property

@@ -160,7 +160,8 @@ class Trying(Outgoing):
         self.was_kept_connection = False
         multiplexed = lease.backend.multiplexed
         if self.head.upgrade and multiplexed is not None and multiplexed.must:
-            self.refuse(501, "upstream_protocol", "an upgrade, and it speaks HTTP/2 alone")
+            self.attempts -= 1  # nobody was asked
+            self.refuse(501, "bad_request", "an upgrade, and its backend speaks HTTP/2 alone")
             return
         if not self.request_ended:
             self.connection.pause_request()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import TestCase
 
 from lbsvc.config.schema import Limits, ListenerTimeouts
-from tests.config.reading import LISTENER, POOL, listener, listener_mistakes, load, mistakes
+from tests.config.reading import LISTENER, POOL, listener, listener_mistakes, load, mistakes, pool_mistakes
 
 
 class ListenerTests(TestCase):
@@ -125,6 +125,16 @@ class ListenerTests(TestCase):
                 '10:7: listeners.web.timeouts.idle: must be a duration such as 250ms, 5s, 1m30s or 1h (got "x")',
             ],
         )
+
+    def test_keys_of_tls(self) -> None:
+        """Who looks for a key of `tls` beside it is told where it is; a pool has another word for what ALPN offers."""
+        for key in ("alpn", "client-ca", "Ciphers"):
+            folded = key.lower().replace("-", "_")
+            self.assertEqual(
+                listener_mistakes(f"{key}: x"),
+                [f"5:5: listeners.web.{key}: unknown key (did you mean tls.{folded}?)"],
+            )
+        self.assertEqual(pool_mistakes("alpn: h2"), ["8:5: pools.p.alpn: unknown key (did you mean protocol?)"])
 
     def test_sections_that_are_none(self) -> None:
         """A section is a mapping."""

@@ -31,6 +31,48 @@ pools: {{p: {{backends: ["{backend}"], health_check: {{type: {kind}}}{more}}}}}
         self.assertEqual(self.notes("10.0.0.1:1", kind="tcp"), [])
 
 
+class CodeNoteTests(TestCase):
+    """Codes of gRPC in `retry.when`, by who uses the pool and what its backends are spoken to in."""
+
+    def notes(self, backends: str, when: str, more: str = "", *protocols: str) -> list[str]:
+        fronts = "".join(
+            f"  l{i}: {{bind: ':{80 + i}', protocol: {word}, pool: p}}\n"
+            for i, word in enumerate(protocols or ("http",))
+        )
+        text = f"listeners:\n{fronts}pools: {{p: {{backends: [{backends}], retry: {{when: [{when}]}}{more}}}}}\n"
+        start = "lb.yaml: pools.p.retry.when: "
+        return [note.removeprefix(start) for note in load_text(text, "lb.yaml", {}).notes if note.startswith(start)]
+
+    def test_bytes(self) -> None:
+        """Where only tcp listeners use the pool no calls are seen."""
+        why = "nothing to do where only tcp listeners use the pool: they see no calls of gRPC"
+        self.assertEqual(self.notes("'h:1'", "unavailable", "", "tcp"), [f"unavailable: {why}"])
+        self.assertEqual(
+            self.notes("h2c://h", "reset, unavailable, cancelled", "", "tcp", "tcp"),
+            [f"cancelled and unavailable: {why}"],
+        )
+        self.assertEqual(self.notes("h2c://h", "unavailable", "", "tcp", "http"), [])
+        self.assertEqual(self.notes("'h:1'", "reset", "", "tcp"), [])
+
+    def test_http1(self) -> None:
+        """Where every backend gets HTTP/1.1 none answers calls."""
+        why = "is about gRPC, which is HTTP/2, but requests go as HTTP/1.1: write h2c://, or https:// and protocol: h2"
+        for backends in ("'h:1'", "http://h", "https://h", "https://h, 'h:1'"):
+            self.assertEqual(self.notes(backends, "connect_failure, unavailable"), [f"unavailable: {why}"])
+        self.assertEqual(self.notes("https://h", "unavailable", ", protocol: http/1.1"), [f"unavailable: {why}"])
+        self.assertEqual(self.notes("'h:1'", "5xx, reset"), [])
+
+    def test_nothing_to_note(self) -> None:
+        """Nothing is said where some backend may be asked by HTTP/2."""
+        for backends, more in (
+            ("h2c://h", ""),
+            ("'h:1', h2c://h", ""),
+            ("https://h", ", protocol: h2"),
+            ("https://h", ", protocol: auto"),
+        ):
+            self.assertEqual(self.notes(backends, "unavailable", more), [])
+
+
 class ProtocolNoteTests(TestCase):
     """What `protocol` and `tls` of a pool come to, by its addresses and its listeners."""
 

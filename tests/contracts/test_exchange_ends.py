@@ -103,8 +103,8 @@ class WebsocketTests(ContractCase):
         bridge.send(number, b"", ended=True)
         self.assertTrue(upstream.was_finished)
         upstream.finish()
-        for each in (road, other):
-            self.assertEqual([(r.status, r.reason) for r in each.records], [(101, "ok")])
+        for each, status in ((road, 101), (other, 200)):
+            self.assertEqual([(r.status, r.reason) for r in each.records], [(status, "ok")])
 
     def test_not_by_http2(self) -> None:
         """A backend of HTTP/2 alone is not asked: 501 for clients of both versions, and no fault of the backend."""
@@ -115,5 +115,6 @@ class WebsocketTests(ContractCase):
         bridge = H2Client(multiplexed)
         self.assertEqual(bridge.head(bridge.ask())[":status"], "501")
         for road in (plain, multiplexed):
-            self.assertEqual([(r.status, r.reason) for r in road.records], [(501, "upstream_protocol")])
+            self.assertEqual([(r.status, r.reason) for r in road.records], [(501, "bad_request")])
+            self.assertEqual(road.records[0].attempts, 0)
             self.assertEqual((road.upstream_ends, sum(road.backends[0].failures.values())), ([], 0))

@@ -49,6 +49,19 @@ class LeavingTests(TestCase):
         self.assertEqual((pool.leaving, self.gone, a.active), ([], ["a"], 0))
         self.assertEqual(pool.on_released, ())
 
+    def test_hurried(self) -> None:
+        """One that may take as long as it likes can be given a time, and one that has a time another, or none."""
+        pool = self.pool()
+        a, b = pool.backends
+        for backend in (a, b):
+            self.lease(pool, backend)
+        self.leave(pool, a)
+        self.leave(pool, b, 5.0)
+        pool.departures.hurry(a, 2.0)
+        pool.departures.hurry(b, None)
+        self.clock.advance(10.0)
+        self.assertEqual((self.cut, self.clock.getDelayedCalls()), (["a"], []))
+
     def test_without_work(self) -> None:
         """One that has nothing to finish is gone at once, and nobody is told."""
         pool = self.pool()

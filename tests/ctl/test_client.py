@@ -96,9 +96,9 @@ class AnswerTests(TestCase):
         except Failed as failed:
             return failed
 
-    def problem(self, status: str, **fields: Any) -> Any:
+    def problem(self, line: str, **fields: Any) -> Any:
         body = json.dumps(fields).encode()
-        return self.ask(Send(response(body, status, "Content-Type: application/problem+json")), Close())
+        return self.ask(Send(response(body, line, "Content-Type: application/problem+json")), Close())
 
     def test_asked(self) -> None:
         """The token is sent, and what is understood is said."""

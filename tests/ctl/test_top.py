@@ -18,6 +18,7 @@ from hypothesis import given, strategies
 from rich.console import Console
 from twisted.trial.unittest import SynchronousTestCase
 
+from lbsvc.ctl import tables
 from lbsvc.ctl.keyboard import Keys
 from lbsvc.ctl.rates import SPAN, Rates
 from lbsvc.ctl.topview import HELP, Top
@@ -97,9 +98,10 @@ class ViewTests(SynchronousTestCase):
         return row.name
 
     def lines(self, height: int | None, width: int = 120) -> list[str]:
+        self.patch(tables, "is_terminal", lambda: height is not None)
         console = Console(width=width, height=50, color_system=None)
         with console.capture() as captured:
-            console.print(self.top.drawing(height))
+            console.print(self.top.drawing(height, None if height is None else width))
         return captured.get().splitlines()
 
     def test_choose(self) -> None:
@@ -249,7 +251,7 @@ class LiveTests(LbctlTestCase):
         self.serve_two()
         terminal = self.terminal("top")
         terminal.sees("round_robin")
-        terminal.resize(9, 60)
+        terminal.resize(8, 60)
         terminal.process.send_signal(signal.SIGWINCH)
         terminal.sees("more lines")
         terminal.press("q")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import h2.config
@@ -24,6 +25,7 @@ CALL = (
     ("te", "trailers"),
 )
 MESSAGE = b"\x00\x00\x00\x00\x02hi"
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 class Answered:
@@ -192,6 +194,36 @@ class DeadlineTests(CallCase):
         self.assertEqual((record.status, record.reason, record.grpc_status), (200, "deadline", 4))
         self.assertIsNotNone(road.upstream().lost)
 
+    def test_silence_of_both(self) -> None:
+        """A call that is being answered is UNAVAILABLE once neither side has talked for `idle`; the backend is enough."""
+        road, caller = self.one()
+        answered = caller.call(ended=False)
+        caller.look(300.0)
+        chunk = b"7\r\n" + MESSAGE + b"\r\n"
+        road.upstream().send(HEAD + chunk)
+        for _ in range(3):
+            caller.look(500.0)
+            self.assertEqual((answered.has_ended, road.records), (False, []))
+            road.upstream().send(chunk)
+        caller.look(700.0)
+        self.assertEqual((answered.has_ended, (answered.trailers or {})["grpc-status"]), (True, "14"))
+        self.assertTrue((answered.trailers or {})["grpc-message"].startswith("idle_timeout: "))
+        record = road.records[-1]
+        self.assertEqual((record.status, record.reason, record.grpc_status), (200, "idle_timeout", 14))
+        self.assertEqual(sum(road.backends[0].failures.values()), 0)
+
+    def test_silent_client(self) -> None:
+        """So it is where the client's own silence is noticed first, since `idle` is another by then."""
+        road, caller = self.one()
+        answered = caller.call(ended=False)
+        road.upstream().send(HEAD)
+        settings = road.site.settings
+        road.site.apply(replace(settings, timeouts=replace(settings.timeouts, idle=100.0)), road.site.table)
+        caller.h2.send_data(1, MESSAGE)
+        caller.look(200.0)
+        self.assertEqual((answered.trailers or {})["grpc-status"], "14")
+        self.assertEqual((road.records[-1].reason, road.records[-1].grpc_status), ("idle_timeout", 14))
+
     def test_silence(self) -> None:
         """A stream of messages may be silent for longer than a body may, by the listener's idle."""
         road, caller = self.one()
@@ -206,6 +238,65 @@ class DeadlineTests(CallCase):
 def trailers_only(code: int) -> bytes:
     """An answer without content, in HTTP/1 for a backend on the road."""
     return b"HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nGrpc-Status: %d\r\nContent-Length: 0\r\n\r\n" % code
+
+
+class GivenUpTests(CallCase):
+    def assert_given_up(self, road: Road, code: int | None, reason: str = "client_closed") -> None:
+        (record,) = road.records
+        self.assertEqual((record.status, record.reason, record.grpc_status), (499, reason, code))
+        told = {code: 1} if code is not None else {}
+        self.assertEqual([books.grpc for books in road.books.routes.values() if books.grpc], [told] if told else [])
+
+    def cancel(self, caller: Caller) -> None:
+        caller.h2.reset_stream(1, 8)
+        caller.look()
+
+    def test_cancelled(self) -> None:
+        """A call that its client gives up is CANCELLED, whether or not it has a deadline, or an answer has begun."""
+        for more in ((), (("grpc-timeout", "10S"),)):
+            road, caller = self.one()
+            caller.call(*more)
+            caller.look(5.0)
+            self.cancel(caller)
+            self.assert_given_up(road, 1)
+        road, caller = self.one()
+        caller.call()
+        road.upstream().send(HEAD)
+        caller.look()
+        self.cancel(caller)
+        self.assertEqual((road.records[0].status, road.records[0].grpc_status), (200, 1))
+
+    def test_client_goes(self) -> None:
+        """So is one whose client's connection is lost."""
+        road, caller = self.one()
+        caller.call()
+        caller.client.reset()
+        road.run()
+        self.assert_given_up(road, 1)
+
+    def test_deadline(self) -> None:
+        """Where the time that its client has named is over, or as good as over, it is DEADLINE_EXCEEDED."""
+        for seconds, code in ((0.49, 1), (0.496, 4), (0.5, 4), (0.51, 4)):
+            road, caller = self.one()
+            caller.call(("grpc-timeout", "500m"))
+            road.reactor.advance(seconds)  # nobody has looked at deadlines yet
+            self.cancel(caller)
+            self.assert_given_up(road, code)
+
+    def test_fault(self) -> None:
+        """A connection that breaks the protocol is no cancellation."""
+        road, caller = self.one()
+        caller.call()
+        caller.client.send(b"\x00\x00\x00\x06\x00\x00\x00\x00\x00")  # a PING without content
+        self.assertEqual([(each.reason, each.grpc_status) for each in road.records], [("bad_request", None)] * 2)
+
+    def test_others(self) -> None:
+        """A request that is no call has no status of gRPC."""
+        road, caller = self.one()
+        caller.h2.send_headers(1, CALL[:4], end_stream=True)
+        caller.look()
+        self.cancel(caller)
+        self.assert_given_up(road, None)
 
 
 class StatusTests(CallCase):

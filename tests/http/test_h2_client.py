@@ -170,6 +170,10 @@ class RequestTests(H2RoadCase):
         client.send(GET.replace(b"\r\n\r\n", b"\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"))
         self.assertEqual(client.answer(b"GET").status, 501)
         self.assertEqual(road.upstream_ends, [])
+        record = road.records[0]
+        self.assertEqual(
+            (record.attempts, record.reason, sum(road.backends[0].failures.values())), (0, "bad_request", 0)
+        )
 
     def test_early_answer(self) -> None:
         """An answer that is whole before its request resets the stream, and costs the others nothing."""

@@ -172,7 +172,11 @@ class UpgradeTests(BridgeCase, H2RoadCase):
         client = Bridger(road)
         number = client.ask()
         self.assertEqual(client.head(number)[":status"], "501")
-        self.assertEqual((road.upstream_ends, road.records[0].status), ([], 501))
+        (record,) = road.records
+        self.assertEqual((road.upstream_ends, record.status, record.method), ([], 501, b"CONNECT"))
+        self.assertEqual(
+            (record.attempts, record.reason, sum(road.backends[0].failures.values())), (0, "bad_request", 0)
+        )
 
     def test_auto(self) -> None:
         """Where ALPN may choose, an upgrade goes over HTTP/1.1, from clients of either version."""

@@ -108,6 +108,18 @@ class RequestTests(TestCase):
         self.assertEqual((unread(PSEUDO).method, unread(PSEUDO).target), (b"GET", b"/a"))
         for fields in ([], PSEUDO[:1], [(b":method", b"a b"), PSEUDO[3]], [PSEUDO[0], (b":path", b"/\n")]):
             self.assertEqual((unread(fields).method, unread(fields).target), (b"-", b"-"))
+        self.assertEqual(unread([(b":method", b"CONNECT"), *PSEUDO[1:]]).method, b"CONNECT")
+        self.assertEqual(unread([(b":method", b"x" * 33), *PSEUDO[1:]]).method, b"-")
+        self.assertEqual(unread([*PSEUDO, (b":path", b"/b")]).target, b"-")
+
+    def test_unread_host(self) -> None:
+        """It has the host that was asked for, where that is one, and one alone."""
+        for host, found in ((b"a.example:1", b"a.example:1"), (b"a b", None), (b"", None)):
+            self.assertEqual(unread([(b":authority", host)]).host, found)
+            self.assertEqual(unread([(b"host", host)]).host, found)
+        self.assertIsNone(unread([(b":authority", b"a"), (b"host", b"b")]).host)
+        self.assertIsNone(unread([(b"host", b"a"), (b"host", b"a")]).host)
+        self.assertIsNone(unread([]).host)
 
 
 class TrailerTests(TestCase):

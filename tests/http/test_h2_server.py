@@ -261,7 +261,7 @@ class MalformedTests(RoadCase):
         client.send(PingFrame(0, b"12345678").serialize()[:-1].replace(b"\0\0\x08", b"\0\0\x07", 1))
         self.assertEqual(client.goaways, [(1, 6)])
         self.assertEqual(
-            sorted((r.status, r.reason) for r in road.records), [(400, "bad_request"), (499, "client_closed")]
+            sorted((r.status, r.reason) for r in road.records), [(400, "bad_request"), (499, "bad_request")]
         )
         self.assertFalse(road.upstream().is_open)
         self.assertTrue(client.was_finished)

@@ -164,9 +164,7 @@ class PoolInForce:
         self._read_check(new)
         self.written = new
         entries = {entry.name: entry for entry in new.entries}
-        self.removed = {
-            name for name in self.removed if name in entries and entries[name].address == old[name].address
-        }
+        self.removed = {name for name in self.removed if name in entries and entries[name].address == old[name].address}
         for name in self.removed:
             for key in ("weight", "backup"):
                 value = getattr(entries[name], key)

@@ -31,7 +31,7 @@ class _Answering(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Backend
 
-    def do_GET(self) -> None:  # noqa: N802 - http.server's name
+    def do_GET(self) -> None:
         is_ill = self.path == ODD and self.server.number % 2
         body = b"%d" % self.server.number
         self.wfile.write(
@@ -53,6 +53,10 @@ class _Backend(http.server.ThreadingHTTPServer):
         self.number = number
         super().__init__(("127.0.0.1", port), _Answering)
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    @override
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A check that was given up, a process that was killed: the connection ends, and that is all."""
 
 
 class Replayed:
@@ -168,4 +172,4 @@ def path_of(pool: str, name: str | None = None) -> str:
 
 def entry_keys(entry: Entry) -> dict[str, Any]:
     """What is sent to add a backend."""
-    return {key: value for key, value in entry.keys.items() if key == "address" or value not in (1, False)}
+    return {key: value for key, value in entry.keys.items() if (key, value) not in (("weight", 1), ("backup", False))}

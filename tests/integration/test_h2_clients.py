@@ -317,6 +317,6 @@ class BrowserTests(SecureCase):
         lines = self.settle(balancer, 44)
         self.assertEqual({line["protocol"] for line in lines}, {"HTTP/2"}, json.dumps(lines[:3]))
         (tunnel,) = [line for line in lines if line["path"] == "/chat"]
-        self.assertEqual((tunnel["status"], tunnel["method"], tunnel["reason"]), (101, "GET", "ok"))
+        self.assertEqual((tunnel["status"], tunnel["method"], tunnel["reason"]), (200, "CONNECT", "ok"))
         self.assertGreater(int(str(tunnel["bytes_out"])), 1000)
         self.assertIsNone(re.search("Traceback", balancer.text + balancer.errors))

@@ -245,5 +245,3 @@ class BusyTests(ProcessTestCase):
         operator.tree["pools"]["web"]["backends"].append(f"127.0.0.1:{dead}")
         self.assertEqual(operator.apply(), [f"pools.web.backends.127.0.0.1:{dead}: added"])
         balancer.ready()
-
-
