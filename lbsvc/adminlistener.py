@@ -1,12 +1,14 @@
 """The admin listener, where it listens and to whom it answers, also when a reload changes that.
 
 Promises: it listens before anything is served, and closes last; a bind that does not change keeps its socket and its
-connections; another one is bound before the old one closes (an overlapping one after it, with a way back), and requests that
-are under way are answered. Called by app.py; a part of what a reload changes. The site is made by admin/site.py.
+connections; another one is bound before the old one closes (an overlapping one after it, with a way back), whoever waits in
+the old one's queue is accepted, and requests that are under way are answered. Called by app.py; a part of what a reload
+changes. The site is made by admin/site.py.
 """
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -57,7 +59,7 @@ class AdminListener:
         """Accept no more, from this moment: its address is free when this returns. Connections go on."""
         ports, self._ports = self._ports, []
         for port in ports:
-            port.doRead()  # who waits in its queue is answered
+            _accept_rest(port)
             port.stopReading()
             port.connectionLost(connectionDone)
 
@@ -138,6 +140,16 @@ class AdminPlan:
             made.close()
         if self._former is not None and not self._listener.is_open:
             self._listener.adopt(open_or_refuse(self._former.bind))
+
+
+def _accept_rest(port: Any) -> None:
+    """Accept until the queue is empty, but not in many more turns than it holds connections: others go on coming."""
+    queue = select.poll()
+    queue.register(port.fileno(), select.POLLIN)
+    for _ in range(BACKLOG + 1):
+        if not queue.poll(0):
+            break
+        port.doRead()
 
 
 def open_or_refuse(bind: Bind) -> list[socket.socket]:

@@ -17,7 +17,6 @@ from typing import Any, Final
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from typing_extensions import override
 
@@ -33,6 +32,7 @@ from lbsvc.http.h2_checks import check_for
 from lbsvc.http.site import RequestIds
 from lbsvc.listening import Listeners
 from lbsvc.logs import Logs
+from lbsvc.net.aside import run_aside
 from lbsvc.net.connector import dial
 from lbsvc.net.deadlines import Deadlines
 from lbsvc.net.drain import Drain
@@ -116,7 +116,10 @@ class Balancer(MultiService):
         except SystemRefusal as refusal:
             self._refuse_start(refusal.mistakes)
         self.emit = emit = self.logs.emit
-        self.reloading.restore()
+        try:
+            self.reloading.restore()
+        except SystemRefusal as refusal:
+            self._refuse_start(refusal.mistakes)
         self.supervision.start()
         self.lag = ReactorLag(self.reactor)
         self.deadlines = Deadlines(self.reactor)
@@ -257,7 +260,7 @@ class Balancer(MultiService):
         assert self._load is not None
         if self._watch is not None:
             self._watch.note()
-        return deferToThreadPool(self.reactor, self.reactor.getThreadPool(), self._load)
+        return run_aside(self.reactor, self._load)
 
     def reload(self, who: str = "SIGHUP") -> None:
         """Read the file again; what comes of it is in the log."""

@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThreadPool
 
 from lbsvc.config import overlay
 from lbsvc.config.loader import check_text
 from lbsvc.config.piece import backend_from, health_from
 from lbsvc.config.schema import BackendSettings, Settings
 from lbsvc.errors import ConfigErrors
+from lbsvc.net.aside import run_aside
 from lbsvc.observe.events import Events
 from lbsvc.observe.snapshot import StatusView, status
 from lbsvc.pools import Pools
@@ -62,7 +62,7 @@ class Controlling:
 
     def check(self, text: bytes) -> Deferred[tuple[list[str], list[str]]]:
         """What is wrong with a configuration, and what is to be said of one that is right."""
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._check, text)
+        return run_aside(self._reactor, lambda: self._check(text))
 
     def _check(self, text: bytes) -> tuple[list[str], list[str]]:
         try:

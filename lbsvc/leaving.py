@@ -1,20 +1,22 @@
-"""Listeners that are no more, and still have connections: they finish what they have, for as long as they may.
+"""Listeners and routes that are no more, and still have work: they finish what they have, for as long as they may.
 
 Promises: nothing new comes to them (net/listener.py has emptied their queues), http connections end as in a drain of the
 service, tcp goes on; what is left when `shutdown.removed` is over is cut (`killed`), and who can be told so (HTTP/2) has a
 second to close. They are listed, so that their books stay in metrics and a stop of the service waits for them, until the
-last connection is gone; that is looked for every LOOK seconds, while there are any. Called by relistening.py. Seconds of a
-monotonic clock.
+last connection is gone; that is looked for every LOOK seconds, while there are any. What removed routes of listeners that
+live on have taken goes on likewise, until that time is over. Called by relistening.py. Seconds of a monotonic clock.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Final
 from weakref import WeakSet
 
 from twisted.internet.task import LoopingCall
 from twisted.python import log
 
+from lbsvc.cutting import cut_routes
 from lbsvc.net.drain import FAREWELL
 from lbsvc.serving import Served
 
@@ -30,6 +32,8 @@ class Leaving:
         self._emit = emit
         #: when each is cut; None: never
         self._due: dict[Served, float | None] = {}
+        #: when what a route has taken is cut, by its name: of those that are no more
+        self._routes: dict[Served, dict[str, float]] = {}
         self._cut_once: WeakSet[Served] = WeakSet()
         self._looking = LoopingCall(self._look)
         self._looking.clock = reactor
@@ -49,8 +53,40 @@ class Leaving:
         self._due[served] = None if patience is None else self._reactor.seconds() + patience
         if patience is not None and patience <= 0:
             self._cut(served)
-        if not self._looking.running:
+        self._look_on()
+
+    def see_routes(
+        self, served: Served, gone: Collection[str], present: Collection[str], patience: float | None
+    ) -> None:
+        """Of a listener that lives on some routes are gone: let them finish, within so many seconds; None: ever."""
+        dues = self._routes.pop(served, {})
+        if patience is not None:
+            dues.update(dict.fromkeys(gone, self._reactor.seconds() + patience))
+        dues = {name: due for name, due in dues.items() if name not in present}
+        if dues:
+            self._routes[served] = dues
+            self._cut_routes(self._reactor.seconds())
+            self._look_on()
+
+    def _look_on(self) -> None:
+        if (self._due or self._routes) and not self._looking.running:
             self._looking.start(LOOK, now=False)
+
+    def _cut_routes(self, now: float) -> None:
+        for served, dues in list(self._routes.items()):
+            over = [name for name, due in dues.items() if now >= due]
+            for name in over:
+                del dues[name]
+            if not dues:
+                del self._routes[served]
+            try:
+                count = cut_routes(over, served.sites) if over else 0
+            except Exception:
+                log.err(None, "what is left of a route that is gone could not be cut")
+                continue
+            if count:
+                words = f"{served.name}: {', '.join(over)} is no more: cutting {count} in flight"
+                self._emit("warn", "route.cut", words, listener=served.name, routes=over, active=count)
 
     def _look(self) -> None:
         now = self._reactor.seconds()
@@ -59,7 +95,8 @@ class Leaving:
                 del self._due[served]
             elif due is not None and now >= due:
                 self._cut(served)
-        if not self._due:
+        self._cut_routes(now)
+        if not self._due and not self._routes:
             self._looking.stop()
 
     def _cut(self, served: Served) -> None:

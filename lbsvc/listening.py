@@ -14,6 +14,8 @@ from typing import Any
 
 from lbsvc.config.schema import ListenerSettings, Settings
 from lbsvc.core.books import ListenerBooks
+from lbsvc.core.pool import Pool
+from lbsvc.cutting import may_come, users
 from lbsvc.http.mirroring import Mirroring
 from lbsvc.http.site import AccessLog, HttpSite, RequestIds
 from lbsvc.leaving import Leaving
@@ -49,6 +51,7 @@ class Listeners:
         #: by name, in the order of the configuration
         self.served: dict[str, Served] = {}
         self._leaving = Leaving(reactor, emit)
+        pools.is_used = self.uses
 
     # -- the start
 
@@ -85,6 +88,12 @@ class Listeners:
     def prepare(self, old: Settings, new: Settings) -> ListenersPlan:
         """A way from the settings in force to others; raises SystemRefusal with every mistake, and nothing has changed."""
         return ListenersPlan(self._around, self.served, self._leaving, old, new)
+
+    def uses(self, pool: Pool) -> bool:
+        """Whether anybody may still come to a pool that no listener in force leads to."""
+        if any(served.may_choose(pool.name) for served in self._leaving.everyone):
+            return True
+        return any(may_come(user, pool) for user, _ in users(self.sites))
 
     # -- as others see them
 

@@ -2,8 +2,9 @@
 
 Promises: everything that a pool's settings ask for is wired here and nowhere else. Other settings come in two steps:
 `prepare` makes whatever can be refused, of which nothing can be seen; `apply` changes what differs, in place, and does not
-fail: what is equal lives on (members, leases, health, breakers, sticky clients, history). One that is removed (`retire`) is
-a pool without members, whose last ones are leaving; it may come back. Made by pools.py.
+fail: what is equal lives on (members, leases, health, breakers, sticky clients, history). One that is removed (`retire`)
+works on for who has chosen it, without lookups and checks, until it is dismissed: then it is a pool without members, whose
+last ones are leaving. It may come back at any time (`revive`). Made by pools.py.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class LivePool:
         )
         pool.budget = RetryBudget(settings.retry.budget)
         pool.queue = Queue(settings.queue.size)
-        pool.departures.on_gone = around.tell_gone
+        pool.departures.on_gone = self._gone
         pool.departures.on_cut = around.cut
         pool.on_suspect = lambda backend: reactor.callLater(SUSPICION, pool.trust, backend)
         self._set_policies(settings)
@@ -219,12 +220,28 @@ class LivePool:
         elif self._ahead is not None:
             self._ahead.apply(settings, is_anew)
 
-    def retire(self, patience: Callable[[str], float | None]) -> None:
-        """It is removed: nobody is a member any more. `apply` brings it back."""
-        self.apply(Prepared(replace(self.settings, backends=()), self.is_http, self._speech, None), patience)
+    def retire(self) -> None:
+        """It is removed: nobody asks or looks up its members, who still serve those that have chosen it."""
+        self.pool.is_retired = True
+        self.membership.retire()
         if self._ahead is not None:
             self._ahead.close()
             self._ahead = None
+
+    def dismiss(self, patience: float | None) -> None:
+        """It is removed, and nobody needs it, or its time is over: nobody is a member any more."""
+        nobody = replace(self.settings, backends=())
+        self.apply(Prepared(nobody, self.is_http, self._speech, None), lambda name: patience)
+
+    def revive(self, prepared: Prepared | None, patience: Callable[[str], float | None]) -> None:
+        """It was removed, and is there again."""
+        self.pool.is_retired = False
+        self.apply(prepared or Prepared(self.settings, self.is_http, self._speech, None), patience)
+
+    def _gone(self, backend: Backend) -> None:
+        """It had left, and has finished."""
+        self.membership.bequeath(backend)
+        self._around.tell_gone(backend)
 
     def _set_policies(self, settings: PoolSettings) -> None:
         """Guard, slow start, panic: what is equal lives on. The pool is sorted anew afterwards."""

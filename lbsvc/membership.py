@@ -78,6 +78,8 @@ class Membership:
         self._lookup = lookup
         self._emit = emit
         self._timers: list[IDelayedCall] = []
+        #: the pool is removed: nobody is asked or looked up
+        self._is_retired = False
         #: in the order of the configuration
         self._places: list[Place] = []
         for entry in settings.backends:
@@ -139,8 +141,9 @@ class Membership:
 
     def start(self) -> list[Deferred[None]]:
         """Fill the pool and begin to resolve; gives what fires when each name has its first answer, or has had its time."""
+        self.pool.set_members(self.members)  # first: a check may be over before it has been begun
         self._check(member for member in self.members if member.host)
-        self.pool.set_members(self.members)
+        self.pool.refresh()
         watches = [self._watch(place) for place in self._places if not is_literal(place.entry.host)]
         return [self._in_time(watch.first_answer) for watch in watches]
 
@@ -179,6 +182,21 @@ class Membership:
             over.callback(None)
         return over
 
+    def retire(self) -> None:
+        """The pool is removed: the members stay as they are, unasked, until other settings are applied."""
+        self._is_retired = True
+        self.stop()
+        for member in self.members:
+            self._checker.remove(member)
+            self._tell_removed(member)
+
+    def bequeath(self, member: Backend) -> None:
+        """It is gone: what has been counted under its name stays with who has the name now."""
+        for heir in self.pool.everyone:
+            if heir.name == member.name and heir is not member:
+                heir.inherit(member)
+                return
+
     def stop(self) -> None:
         """No lookup and no change from here on."""
         for place in self._places:
@@ -210,6 +228,7 @@ class Membership:
         The pool is sorted anew in any case: other things about it may have changed before.
         """
         before, self.settings, self._tls = self.settings, settings, tls
+        was_retired, self._is_retired = self._is_retired, False
         former = {(place.entry.name, place.entry.address): place for place in self._places}
         places = []
         added: list[Backend] = []
@@ -223,6 +242,8 @@ class Membership:
                 added += place.members
             else:
                 told += self._revise(place, entry)
+                if was_retired:
+                    added += place.members
             places.append(place)
         self._places = places
         self._check(
@@ -231,6 +252,11 @@ class Membership:
             for member in place.members
             if member.host or (place.watch is not None and place.watch.first_answer.called)
         )
+        for member, state in told:
+            if (
+                state == "drain" and member.state == "ready"
+            ):  # it may have been restarted; after maint it is unknown anyway
+                self._checker.recheck(member)
         gone = []
         for place in former.values():
             if place.watch is not None:
@@ -239,13 +265,13 @@ class Membership:
         self._change_members(gone)
         for member, state in told:
             self._tell("backend.state", member, f"{member.state} (was {state})", state=member.state)
-        for member, _ in gone:
-            going_on = f", {member.active} in flight" if member.active else ""
-            self._tell("backend.removed", member, f"removed{going_on}", active=member.active)
+        for member, _ in gone if not was_retired else ():
+            self._tell_removed(member)
         for member in added:
             self._tell("backend.added", member, f"added ({member.address})", source=member.source)
         for place in places:
-            if not is_literal(place.entry.host) and (place.watch is None or before.resolve != settings.resolve):
+            is_old = place.watch is None or was_retired or before.resolve != settings.resolve
+            if is_old and not is_literal(place.entry.host):
                 self._watch(place)
 
     def _revise(self, place: Place, entry: BackendSettings) -> list[tuple[Backend, str]]:
@@ -279,6 +305,8 @@ class Membership:
             self.pool.set_members(members)
         for member, seconds in gone:
             self.pool.departures.begin(member, seconds)
+            if member not in self.pool.leaving:
+                self.bequeath(member)
 
     def _resolved(self, place: Place, addresses: list[str]) -> None:
         """A name has got other addresses."""
@@ -294,6 +322,10 @@ class Membership:
                 self._tell("backend.removed", member, f"{entry.host} is no longer {member.host}")
         for member in added:
             self._tell("backend.added", member, f"{entry.host} is {member.host}")
+
+    def _tell_removed(self, member: Backend) -> None:
+        going_on = f", {member.active} in flight" if member.active else ""
+        self._tell("backend.removed", member, f"removed{going_on}", active=member.active)
 
     def _tell(self, event: str, member: Backend, why: str, **fields: Any) -> None:
         name = f"{self.pool.name}/{member.name}"

@@ -2,8 +2,9 @@
 
 Promises: other settings come by difference (`prepare`, then `commit` or `abandon`): pools live on by name, backends by pool,
 name and address, and `upstreams[name]` is the same object for as long as the pool is there, so that who holds it need not
-look again. What is removed finishes what it has: a removed pool is among `everyone` until its last backend has left. Clocks,
-timers and randomness are given; `emit` is the event log. Called by the app; one pool is livepool.py.
+look again. What is removed finishes what it has: a removed pool works on for who has chosen it (retiring.py), and is among
+`everyone` until its last backend has left. Clocks, timers and randomness are given; `emit` is the event log. Called by the
+app; one pool is livepool.py.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 
 from lbsvc.config.roads import roads_of
 from lbsvc.config.schema import PoolSettings, Settings
@@ -27,6 +28,7 @@ from lbsvc.net.deadlines import Deadlines
 from lbsvc.net.prober import HealthChecker
 from lbsvc.net.resolver import Lookup, system_lookup
 from lbsvc.repooling import differences
+from lbsvc.retiring import Retiring
 
 #: Events of the guard that are bad news.
 _BAD: Final = frozenset({"circuit.open", "backend.ejected"})
@@ -51,10 +53,13 @@ class Pools:
         self._emit = emit
         self._is_starting = is_starting
         self._live: dict[str, LivePool] = {}
-        #: those that were removed, while somebody is leaving them
-        self._retired: dict[str, LivePool] = {}
-        #: the roads that led to those
-        self.retired_roads: dict[str, frozenset[str]] = {}
+        #: those that were added, while not all of their members have been asked once
+        self._unasked: set[Pool] = set()
+        #: whether anybody who has chosen this pool may still come to it (listening.py)
+        self.is_used: Callable[[Pool], bool] = lambda pool: False
+        #: those that were removed
+        self._retiring = Retiring(reactor, lambda pool: self.is_used(pool), self._tell_drained)
+        self._checker = checker
         self.upstreams: dict[str, Upstreams] = {}
         #: (pool, backend) -> how long what it has may go on, for removals of the next commit; None: no limit
         self.drains: Mapping[tuple[str, str], float | None] = {}
@@ -83,7 +88,12 @@ class Pools:
     @property
     def everyone(self) -> list[Pool]:
         """These, and those that were removed while anybody is leaving them."""
-        return [live.pool for live in (*self._live.values(), *self._retired.values())]
+        return [live.pool for live in (*self._live.values(), *self._retiring.everyone)]
+
+    @property
+    def retired_roads(self) -> Mapping[str, frozenset[str]]:
+        """The protocols that led to those that were removed."""
+        return self._retiring.roads
 
     # -- start and stop
 
@@ -105,7 +115,8 @@ class Pools:
 
     def stop(self) -> None:
         """No lookup, no timer and no kept connection from here on."""
-        for live in (*self._live.values(), *self._retired.values()):
+        self._retiring.stop()
+        for live in self._live.values():
             live.stop()
 
     # -- other settings
@@ -117,7 +128,7 @@ class Pools:
         mistakes: list[Mistake] = []
         for name, settings in new.pools.items():
             is_http = roads[name] == {"http"}
-            live = self._live.get(name) or self._retired.get(name)
+            live = self._live.get(name) or self._retiring.find(name)
             try:
                 if live is None:
                     changes.append(Change(LivePool(settings, is_http, self._around)))
@@ -143,29 +154,40 @@ class Pools:
         for name in [name for name in self._live if name not in plan.new.pools]:
             live = self._live.pop(name)
             del self.upstreams[name]
-            self._retired[name] = live
-            self.retired_roads[name] = plan.former_roads.get(name, frozenset(("http", "tcp")))
-            live.retire(patience_of(name))
+            self._retiring.begin(live, plan.former_roads.get(name, frozenset(("http", "tcp"))), removed)
             words.append(f"pools.{name}: removed")
-            self._look_whether_gone(name)
         for change in plan.changes:
             live = change.live
             name = live.pool.name
-            is_back, is_there = name in self._retired, name in self._live
+            is_back, is_there = self._retiring.find(name) is live, name in self._live
             if is_there and change.prepared is not None:
                 words += differences(live.settings, change.prepared.settings)
             else:
                 words.append(f"pools.{name}: added")
-                self._retired.pop(name, None)
-                self.retired_roads.pop(name, None)
                 self._take_in(live)
-            if change.prepared is not None:
+            if is_back:
+                self._retiring.take_back(name)
+                live.revive(change.prepared, patience_of(name))
+            elif change.prepared is not None:
                 live.apply(change.prepared, patience_of(name))
-            elif not is_back:
-                live.start()
+            else:
+                self._begin(live)
         order = [name for name in plan.new.pools if name in self._live]
         self._live = {name: self._live[name] for name in order}
         return words
+
+    def _begin(self, live: LivePool) -> None:
+        """One that was added: nobody says that it is empty before its members have been looked up, and asked."""
+        pool = live.pool
+        self._unasked.add(pool)
+        named = DeferredList(live.start())
+        named.addCallback(lambda _: self._checker.everyone_asked()).addCallback(lambda _: self._was_asked(pool))
+
+    def _was_asked(self, pool: Pool) -> None:
+        """An added pool's first round is over: what is still so is said now."""
+        self._unasked.discard(pool)
+        if not pool.is_available:
+            self.tell_empty(pool)
 
     def hurry(self, pool: str, name: str, seconds: float | None) -> list[str]:
         """Those that are leaving a pool under the name of an entry may take so long from now on; who, in words."""
@@ -185,16 +207,11 @@ class Pools:
 
     def _gone(self, backend: Backend) -> None:
         """It had left, and has finished."""
-        self._tell("info", "backend.drained", backend, "nothing is in flight any more")
-        self._look_whether_gone(backend.pool)
+        self._tell_drained(backend)
+        self._retiring.left(backend.pool)
 
-    def _look_whether_gone(self, name: str) -> None:
-        """Whether a pool that was removed has been left by all."""
-        live = self._retired.get(name)
-        if live is not None and not live.pool.leaving:
-            del self._retired[name]
-            del self.retired_roads[name]
-            live.stop()
+    def _tell_drained(self, backend: Backend) -> None:
+        self._tell("info", "backend.drained", backend, "nothing is in flight any more")
 
     # -- what is told
 
@@ -213,13 +230,17 @@ class Pools:
 
     def tell_empty(self, pool: Pool) -> None:
         """Nobody is left, and why."""
-        if self._is_starting() or pool.name not in self._live:
+        if not self._is_news(pool):
             return  # nobody has been looked up or asked yet; what is still so after the first round is said then
         why = "; ".join(f"{b.name}: {why_not(b)}" for b in pool.backends)
         self._emit("error", "pool.empty", f"{pool.name}: no backend is available ({why})", pool=pool.name)
 
+    def _is_news(self, pool: Pool) -> bool:
+        """Whether people want to know how it is: it is in the settings, and its members have been asked."""
+        return not self._is_starting() and pool.name in self._live and pool not in self._unasked
+
     def _tell_available(self, pool: Pool) -> None:
-        if self._is_starting():
+        if not self._is_news(pool):
             return  # nothing was said of its being empty
         self._emit("info", "pool.available", f"{pool.name}: a backend is available again", pool=pool.name)
 

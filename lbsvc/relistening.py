@@ -62,6 +62,7 @@ class ListenersPlan:
         """Make the change; what it was, in words."""
         listeners = self._new.listeners
         before = {name: (each.settings, each.listener.addresses) for name, each in self._served.items()}
+        routes = {each: each.routes for each in self._served.values()}
         aheads = self._aheads()
         self._sockets.close_going()
         after = {name: self._successor(settings) or self._make(settings) for name, settings in listeners.items()}
@@ -71,6 +72,9 @@ class ListenersPlan:
         for name, each in after.items():
             each.apply(listeners[name], self._certificates[name], self._sticky_before, self._sticky_after)
             each.start()
+            self._leaving.see_routes(
+                each, routes.get(each, set()) - each.routes, each.routes, self._new.shutdown.removed
+            )
             bounds = self._sockets.bound_for(name)
             if bounds != each.listener.bound or before.get(name, (None,))[0] != each.settings:
                 each.listener.take(bounds)

@@ -4,7 +4,8 @@ Promises: what is in force is the file's settings with the changes that people m
 (config/overlay.py). Another one is checked as a whole, prepared (everything that can be refused), and only then committed,
 by difference: whatever fails on the way leaves everything as it was, and is told to whoever asked, to the log and as a
 metric. One at a time: a reload that is asked for while another reads its file waits for it. A run-time change stands in the
-state file before it is answered. Files are read in a thread: traffic goes on meanwhile.
+state file before it is answered, or is refused, and told of. Another state file takes over what is in force; one that holds
+changes of its own is refused, and never overwritten. Files are read in a thread: traffic goes on meanwhile.
 
 Called by app.py (start, SIGHUP, watch) and controlling.py (admin calls). The parts that obey are given.
 
@@ -14,6 +15,7 @@ instead of a way of its own for each call: what is in force can always be said, 
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -90,11 +92,17 @@ class Reloading:
         self.closed: str | None = None
 
     def restore(self) -> None:
-        """What people changed before the last stop is in force again from the start. A damaged file stops nothing."""
+        """What people changed before the last stop is in force again from the start. A damaged file stops nothing; raises
+        SystemRefusal where changes could not be kept."""
         path = self._file.state_file
         if path is None:
             return
-        overrides, complaint = StateFile(path).load()
+        file = StateFile(path)
+        try:
+            file.prepare()
+        except OSError as error:
+            raise _unwritable(error) from None
+        overrides, complaint = file.load()
         if complaint is not None:
             self._emit("warn", "state.damaged", complaint, path=path)
         self.settings, self._overrides = overlay.apply(self._file, overrides)
@@ -184,18 +192,30 @@ class Reloading:
             self._keep(self._file.state_file, overrides)
         except SystemRefusal as refusal:
             self._abandon(plans)
-            raise SystemRefusal(self.locate(refusal.mistakes)) from None
+            mistakes = self.locate(refusal.mistakes)
+            said = "; ".join(map(str, mistakes))
+            self._emit("error", "state.refused", f"a run-time change was refused: {said}", path=self._file.state_file)
+            raise SystemRefusal(mistakes) from None
         return Applied(self.generation, tuple(self._commit(plans, settings, overrides)))
 
     def _keep(self, path: str | None, overrides: Overrides) -> None:
         """Write down what people have set, where there is a file for it and something in it changes."""
-        if path is None or (overrides == self._overrides and path == self._file.state_file):
+        if path is None:
             return
+        former = self._file.state_file
+        is_another = former is None or os.path.realpath(former) != os.path.realpath(path)
+        if overrides == self._overrides and not is_another:
+            return
+        file = StateFile(path)
         try:
-            StateFile(path).save(overrides)
+            if is_another:
+                file.prepare()
+                _look_into(file, overrides)
+            complaint = file.save(overrides)
         except OSError as error:
-            message = f"cannot be written: {error.strerror or error}"
-            raise SystemRefusal([Mistake("", 0, 0, "state_file", message)]) from None
+            raise _unwritable(error) from None
+        if complaint is not None:
+            self._emit("warn", "state.unsynced", complaint, path=path)
 
     # -- both
 
@@ -234,3 +254,23 @@ class Reloading:
             if former.pools.get(name) != pool:
                 self.revisions[name] = self.revisions.get(name, 0) + 1
         return changes
+
+
+def _look_into(file: StateFile, overrides: Overrides) -> None:
+    """Refuse a file that changes would be lost with."""
+    try:
+        is_foreign = file.holds_others(overrides)
+    except ValueError as error:
+        why = f"there is a file already, which cannot be read as one of run-time changes ({error}): move it away"
+    else:
+        if not is_foreign:
+            return
+        why = (
+            "holds other run-time changes than those in force: move it away to keep those in force in it, "
+            "or restart to have those in it"
+        )
+    raise SystemRefusal([Mistake("", 0, 0, "state_file", why)])
+
+
+def _unwritable(error: OSError) -> SystemRefusal:
+    return SystemRefusal([Mistake("", 0, 0, "state_file", f"cannot be written: {error.strerror or error}")])

@@ -295,6 +295,21 @@ class Served:
         """Connections that are there."""
         return sum(site.left for site in self.sites)
 
+    @property
+    def routes(self) -> set[str]:
+        """The names of its routes."""
+        names = {route.name for route in self.settings.routes}
+        return names if self.settings.pool is None else {*names, "default"}
+
+    def may_choose(self, pool: str) -> bool:
+        """Whether a connection that is there may still be led to a pool: some route leads there, and it may ask for one."""
+        if isinstance(self.site, HttpSite):
+            is_led, is_asking = pool in self._tables.pools, bool(self.site.connections)
+        else:
+            is_led = any(route.pool.name == pool for route in self.site.routes)
+            is_asking = any(relay.hello is not None for relay in self.site.relays)
+        return is_led and (is_asking or any(site.left for site in self.sites if isinstance(site, Entrance)))
+
     def __repr__(self) -> str:
         return f"<served {self.name}>"
 

@@ -2,7 +2,8 @@
 
 Promises: a wrong configuration ends with exit code 78 and what the system refuses with 71, each mistake on one line of
 standard error, without traceback or usage text; wrong usage with 64 (twist does that). Our own reactor is installed if none
-is there yet: twist installs its default only after these options have been parsed, and `twist --reactor NAME` before.
+is there yet: twist installs its default only after these options have been parsed, and `twist --reactor NAME` before. A
+signal that asks for a reload and the like waits from here on until the reactor runs (signals.py), instead of killing us.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from lbsvc import __version__
 from lbsvc.config.loader import Loaded, from_options, load_file
 from lbsvc.errors import ConfigErrors, SystemRefusal
 from lbsvc.reaping import end_early
+from lbsvc.signals import hold_signals
 from lbsvc.watching import Known, known
 
 EX_OSERR = 71
@@ -52,6 +54,10 @@ class Options(UsageOptions):
     #: the configuration file as it was before it was read; None where there is none
     before: Known | None = None
 
+    def __init__(self) -> None:
+        hold_signals()
+        super().__init__()
+
     def opt_version(self) -> NoReturn:
         """Print the version and exit."""
         sys.stdout.write(f"lbsvc {__version__}\n")
@@ -70,7 +76,7 @@ class Options(UsageOptions):
         try:
             if file is not None:
                 self.before = known(file)
-                self.loaded = load_file(file, os.environ)
+                self.loaded = load_file(file, os.environ, is_start=True)
             else:
                 self.loaded = from_options(self["listen"], self["backends"], self["algorithm"], os.environ)
         except ConfigErrors as errors:

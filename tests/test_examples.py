@@ -105,7 +105,7 @@ class ExampleTests(TestCase):
         folder = self.furnished() / "examples"
         settings = load(folder / "operating.yaml")
         self.assertEqual((settings.watch, settings.shutdown.removed), (True, 600.0))
-        self.assertEqual(settings.state_file, str(folder / "run/state.json"))
+        self.assertEqual(settings.state_file, "/var/lib/lbsvc/state.json")
         self.assertEqual([bind.passed_as for bind in settings.listeners["web"].binds], ["web"])
 
     def test_example_of_grpc(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -16,7 +17,7 @@ from lbsvc.core.pool import Pool
 from lbsvc.membership import Membership, is_literal
 from lbsvc.net.prober import HealthChecker
 from tests.kit.builders import backend, pool
-from tests.net.wired import Net
+from tests.net.wired import BLACK_HOLE, Net
 
 CHECKS = HealthCheckPolicy()
 
@@ -77,6 +78,65 @@ class Naming:
         return found
 
 
+class PutBackTests(TestCase):
+    """`ready` after drain and after maint: what was found before is believed no more."""
+
+    def naming(self, **keys: Any) -> Naming:
+        naming = Naming("10.0.0.1:80", "10.0.0.2:80", **keys)
+        naming.start()
+        return naming
+
+    def put(self, naming: Naming, state: str) -> str:
+        """The first gets this state; the health that it has then."""
+        settings = naming.membership.settings
+        first, *others = settings.backends
+        backends = (replace(first, state=state), *others)
+        naming.membership.apply(replace(settings, backends=backends), None, lambda name: None)
+        return naming.pool.backends[0].health
+
+    def test_after_drain(self) -> None:
+        """It is unknown, and takes nothing while another is available; a check that begins at once decides."""
+        naming = self.naming()
+        self.assertEqual(self.put(naming, "drain"), "up")
+        count = len(naming.net.dials)
+        self.assertEqual(self.put(naming, "ready"), "unknown")
+        for _ in range(4):
+            lease = naming.pool.pick()
+            assert lease is not None
+            self.assertEqual(lease.backend.host, "10.0.0.2")
+        naming.net.advance(0.2)
+        self.assertEqual((naming.pool.backends[0].health, len(naming.net.dials)), ("up", count + 1))
+
+    def test_never_empty(self) -> None:
+        """A pool of which all were drained for a moment serves at once."""
+        naming = Naming("10.0.0.1:80")
+        naming.start()
+        self.put(naming, "drain")
+        self.assertIsNone(naming.pool.pick())
+        self.assertEqual(self.put(naming, "ready"), "unknown")
+        self.assertIsNotNone(naming.pool.pick())
+
+    def test_after_maint(self) -> None:
+        """The same after maint, in which nothing is checked."""
+        naming = self.naming()
+        self.assertEqual(self.put(naming, "maint"), "unknown")
+        naming.net.answers[80] = BLACK_HOLE
+        self.assertEqual(self.put(naming, "ready"), "unknown")
+        naming.net.advance(3.0)
+        self.assertEqual(naming.pool.backends[0].health, "down")
+
+    def test_ready_again(self) -> None:
+        """Who was ready is not doubted for being set so again."""
+        self.assertEqual(self.put(self.naming(), "ready"), "up")
+
+    def test_not_checked(self) -> None:
+        """Where checks are off it is up at once."""
+        naming = self.naming(health_check=None)
+        for state in ("drain", "ready", "maint", "ready"):
+            health = self.put(naming, state)
+        self.assertEqual(health, "up")
+
+
 class LiteralTests(TestCase):
     def test_literals(self) -> None:
         """Addresses are members as they are written, looked up by nobody, and checked from the start."""
@@ -94,6 +154,20 @@ class LiteralTests(TestCase):
         self.assertEqual(naming.start(), [])
         self.assertEqual(naming.members, [("unix:run/a.sock", "/srv/run/a.sock", "up")])
         self.assertEqual((naming.net.dials[0].host, naming.asked), ("/srv/run/a.sock", []))
+
+    def test_answered_at_once(self) -> None:
+        """A check that is over as it begins finds the members in the pool: nobody is told that this is empty."""
+        naming = Naming("127.0.0.1:8001")
+        empty: list[Pool] = []
+        naming.pool.on_empty = empty.append
+
+        def ask(pool: Pool, member: Backend, *_: object) -> None:
+            member.health = "up"
+            pool.refresh()
+
+        naming.checker.add = ask  # type: ignore[method-assign]
+        naming.membership.start()
+        self.assertEqual((empty, naming.members), ([], [("127.0.0.1:8001", "127.0.0.1", "up")]))
 
     def test_without_checks(self) -> None:
         """With `health_check: off` they are up from the start."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from lbsvc.config.schema import MemberSettings, PoolSettings
@@ -14,6 +15,7 @@ from lbsvc.core.policies import (
     BreakerPolicy,
 )
 from lbsvc.errors import SystemRefusal
+from lbsvc.retiring import LOOK
 from tests.kit.builders import backend
 from tests.kit.builders import pool as settings_of
 from tests.kit.pooled import Pooled
@@ -180,6 +182,22 @@ class BackendTests(PoolsCase):
         lease.release(Outcome.OK, 200)
         self.assertIsNot(made.named("a"), former)
 
+    def test_counts_stay(self) -> None:
+        """What has been counted under a name stays with it: of one that finishes later, and of one that had finished."""
+        made = self.pooled()
+        former, lease = made.named("a"), made.take("a")
+        former.requests[2], former.failures["upstream_reset"], former.duration.total = 5, 2, 1.5
+        made.apply(settings_of(replace(A, address="10.0.0.9:8009", host="10.0.0.9", port=8009), B))
+        newer = made.pool().backends[0]
+        newer.requests[2] += 1
+        lease.release(Outcome.OK, 200, 0.5)
+        self.assertEqual((newer.requests[2], newer.failures["upstream_reset"], newer.duration.total), (7, 2, 2.0))
+        made.apply(settings_of(A, B))
+        latest = made.named("a")
+        self.assertEqual(
+            (latest.requests[2], latest.failures["upstream_reset"], sum(latest.duration.counts)), (7, 2, 1)
+        )
+
     def test_order(self) -> None:
         """The members stand in the order of the configuration."""
         made = self.pooled()
@@ -300,6 +318,17 @@ class WholePoolTests(PoolsCase):
         made.net.settle()
         self.assertEqual((made.picked(pool="api"), made.named("c", "api").health), ({"c"}, "up"))
 
+    def test_added_empty(self) -> None:
+        """A pool that is added is not said to be empty before its members are looked up and asked; then it is, once."""
+        made = self.pooled()
+        made.names["slow.example"] = answer = Deferred()
+        slow = settings_of(backend("slow.example:80", name="slow"), name="api")
+        made.apply(settings_of(A, B), slow)
+        self.assertNotIn("pool.empty", [event for event, _ in made.events])
+        answer.errback(OSError("unknown"))
+        made.net.settle()
+        self.assertEqual([event for event, _ in made.events].count("pool.empty"), 1)
+
     def test_abandoned(self) -> None:
         """A plan that is given up leaves nothing behind, not even the times of its removals."""
         made = self.pooled()
@@ -326,14 +355,17 @@ class WholePoolTests(PoolsCase):
         lease = made.take("c", "api")
         pool = made.pool("api")
         self.assertEqual(made.apply(settings_of(A)), ["pools.api: removed"])
-        self.assertEqual((list(made.pools.upstreams), pool.everyone), (["web"], tuple(pool.leaving)))
+        self.assertEqual((list(made.pools.upstreams), pool.is_retired), (["web"], True))
         self.assertEqual(
             ([each.name for each in made.pools.pools], made.pools.retired_roads), (["web"], {"api": {"http"}})
         )
         self.assertIn(pool, made.pools.everyone)
-        self.assertIsNone(pool.pick())
+        made.net.advance(30.0, LOOK)
+        self.assertIn(pool, made.pools.everyone)
         lease.release(Outcome.OK, 200)
+        made.net.advance(2.0, LOOK)
         self.assertNotIn(pool, made.pools.everyone)
+        self.assertIsNone(pool.pick())
         self.assertEqual(made.pools.retired_roads, {})
         self.assertEqual([event for event, _ in made.events], ["backend.removed", "backend.drained"])
 
@@ -351,10 +383,11 @@ class WholePoolTests(PoolsCase):
         self.assertEqual((c.active, made.pools.everyone), (0, made.pools.pools))
 
     def test_removed_and_gone(self) -> None:
-        """A pool without work is gone at once; one of the same name later is another."""
+        """A pool without work is gone soon; one of the same name later is another."""
         made = self.pooled(settings_of(A), settings_of(C, name="api"))
         pool = made.pool("api")
         made.apply(settings_of(A))
+        made.net.advance(2.0, LOOK)
         self.assertNotIn(pool, made.pools.everyone)
         made.apply(settings_of(A), settings_of(C, name="api"))
         self.assertIsNot(made.pool("api"), pool)

@@ -1,4 +1,4 @@
-"""Which configuration is in force: reloads and run-time changes, all or nothing, against parts that record what they are told."""
+"""Which configuration is in force: reloads and run-time changes, all or nothing, with parts that record what they hear."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import TestCase
 
-from lbsvc.config import overlay
+from lbsvc.config import overlay, statefile
 from lbsvc.config.loader import Loaded, load_text
 from lbsvc.config.schema import Settings
 from lbsvc.errors import ConfigErrors, Mistake, SystemRefusal
@@ -223,6 +223,8 @@ class StateFileTests(ReloadingCase):
         self.assertIn("state_file", str(refused.exception.mistakes[0]))
         self.assertIs(reloading.settings, before)
         self.assertEqual(self.told, ["a prepares", "b prepares", "b abandons", "a abandons"])
+        ((event, fields),) = self.events
+        self.assertEqual((event, fields["path"]), ("state.refused", str((self.path / "state.json").resolve())))
 
     def test_damaged(self) -> None:
         """A damaged file is told of, set aside, and stops nothing."""
@@ -232,3 +234,62 @@ class StateFileTests(ReloadingCase):
         self.assertEqual([event for event, _ in self.events], ["state.damaged"])
         self.assertEqual(reloading.settings.pools["web"].backends[0].weight, 1)
         self.assertTrue(list(self.path.glob("state.json.damaged*")))
+
+    def test_known_at_the_start(self) -> None:
+        """Where changes could not be kept the start is refused, with the key's place; a missing last folder is made."""
+        with self.assertRaises(SystemRefusal) as refused:
+            self.reloading(f"{TEXT}\nstate_file: /proc/none/at/all\n").restore()
+        (mistake,) = self.reloading(f"{TEXT}\nstate_file: x\n").locate(refused.exception.mistakes)
+        self.assertEqual(str(mistake), "lb.yaml:7:1: state_file: cannot be written: there is no folder /proc/none")
+        reloading = self.reloading(self.text.replace("state.json", "run/state.json"))
+        reloading.restore()
+        reloading.change(weigh(7))
+        self.assertTrue((self.path / "run" / "state.json").exists())
+
+    def test_another_file_takes_over(self) -> None:
+        """What is in force goes into another state file at once; one that holds other changes, or nonsense, is refused."""
+        reloading = self.reloading(self.text)
+        reloading.restore()
+        reloading.change(weigh(7))
+        other = self.path / "run" / "other.json"
+        text = self.text.replace("state.json", "run/other.json")
+        self.reload(reloading, text)
+        self.assertEqual(other.read_bytes(), (self.path / "state.json").read_bytes())
+        reloading.change(weigh(8))
+        kept = other.read_bytes()
+        for content, why in (
+            ((self.path / "state.json").read_bytes(), "holds other run-time changes"),
+            (b"{", "move it away"),
+        ):
+            (self.path / "state.json").write_bytes(content)
+            self.told.clear()
+            self.loads.append(succeed(load(self.text)))
+            refusal = self.failureResultOf(reloading.reload("test"), SystemRefusal).value
+            self.assertTrue(str(refusal.mistakes[0]).startswith("lb.yaml:7:1: state_file: "))
+            self.assertIn(why, str(refusal.mistakes[0]))
+            self.assertEqual((self.path / "state.json").read_bytes(), content)
+            self.assertEqual(self.told[-2:], ["b abandons", "a abandons"])
+        self.assertEqual(other.read_bytes(), kept)
+        (self.path / "state.json").unlink()
+        self.reload(reloading, self.text)
+        self.assertEqual((self.path / "state.json").read_bytes(), kept)
+
+    def test_another_name_of_the_same_file(self) -> None:
+        """A file that is named in another way is no other one."""
+        reloading = self.reloading(self.text)
+        reloading.change(weigh(7))
+        weighed = TEXT.replace('"10.0.0.1:80"', '{address: "10.0.0.1:80", weight: 2}')
+        self.reload(reloading, f"{weighed}\nstate_file: {self.path.resolve()}/./state.json\n")
+        self.assertEqual(reloading.settings.pools["web"].backends[0].weight, 2)
+
+    def test_folder_that_cannot_be_synced(self) -> None:
+        """A change that is in the file is made, whatever becomes of its folder; that is told."""
+        reloading = self.reloading(self.text)
+
+        def fail_(folder: str) -> None:
+            raise OSError(5, "Input/output error")
+
+        self.patch(statefile, "_sync_folder", fail_)
+        reloading.change(weigh(7))
+        self.assertEqual(reloading.settings.pools["web"].backends[0].weight, 7)
+        self.assertEqual([event for event, _ in self.events], ["state.unsynced"])

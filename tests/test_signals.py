@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.trial.unittest import TestCase
 
-from lbsvc.signals import obey_signals
+from lbsvc.signals import hold_signals, obey_signals
 
 
 class Recorder:
@@ -63,3 +63,12 @@ class SignalTests(TestCase):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         obey_signals(self.recorder, self.recorder)
         self.assertEqual(self.send("SIGINT", "SIGTERM"), ["int", "now"])
+
+    def test_before_anybody_obeys(self) -> None:
+        """What comes before the reactor runs kills nobody, and is done once it does, once."""
+        hold_signals()
+        self.assertEqual(self.send("SIGHUP", "SIGUSR2", "SIGHUP"), [])
+        hold_signals()
+        obey_signals(self.recorder, self.recorder)
+        self.assertEqual(self.recorder.asked, ["reload", "upgrade"])
+        self.assertEqual(self.send("SIGUSR1"), ["reload", "upgrade", "reopen"])

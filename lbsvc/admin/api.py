@@ -11,10 +11,12 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Mapping
+from secrets import token_hex
 from typing import Final
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
@@ -25,6 +27,7 @@ from lbsvc.admin import openapi
 from lbsvc.admin.bodies import Malformed, Unfit, matches, read_path, read_query
 from lbsvc.admin.calls import Answer, Call, Refused, first
 from lbsvc.admin.channel import AdminRequest
+from lbsvc.admin.checking import Busy, Checks
 from lbsvc.admin.control import Control
 from lbsvc.admin.operations import OPERATIONS, Operation, Table
 from lbsvc.admin.streams import EventStreams, encode
@@ -34,7 +37,7 @@ from lbsvc.observe.events import Emit
 
 #: What a view may raise, in the order in which it is looked at.
 _KNOWN: Final = (
-    Refused, Malformed, Unfit, ConfigErrors, SystemRefusal, overlay.Unknown, overlay.Exists, overlay.Wrong
+    Refused, Malformed, Unfit, Busy, ConfigErrors, SystemRefusal, overlay.Unknown, overlay.Exists, overlay.Wrong
 )  # fmt: skip
 #: How many mistakes a problem's detail says; all stand in its errors.
 _SAID: Final = 5
@@ -47,12 +50,16 @@ class Api(Resource):
     isLeaf = True  # noqa: N815 - Twisted's name
     _log = Logger()
 
-    def __init__(self, control: Control, streams: EventStreams, emit: Emit) -> None:
+    def __init__(
+        self, clock: IReactorTime, control: Control, streams: EventStreams, emit: Emit, stamp: str | None = None
+    ) -> None:
         super().__init__()
+        #: of this process: revisions begin anew with each, and no tag of another one may match
+        self._stamp = stamp or token_hex(6)
         self._control = control
         self._streams = streams
         self._emit = emit
-        self._checks = DeferredLock()
+        self._checks = Checks(clock, lambda text: control.check(text))
         itself = Operation(
             "GET", openapi.PATH, "describe", "This file.", lambda call: Answer(self._file(call)), {"type": "object"}
         )
@@ -108,13 +115,19 @@ class Api(Resource):
 
     def _tag(self, pool: str) -> str:
         """The entity tag of a pool."""
-        return f'"{self._control.revision(pool)}"'
+        return f'"{self._stamp}-{self._control.revision(pool)}"'
 
     def _run(self, operation: Operation, call: Call) -> None:
         answer = operation.view(call)
         if isinstance(answer, Deferred):
             gone: list[Failure] = []
-            call.request.notifyFinish().addErrback(gone.append)
+
+            def left(reason: Failure) -> None:
+                gone.append(reason)
+                if not operation.is_change:  # a change is made, whoever waits for it
+                    answer.cancel()
+
+            call.request.notifyFinish().addErrback(left)
             answer.addCallback(lambda found: self._give(operation, call, found, bool(gone)))
             answer.addErrback(lambda failure: self._failed(call.request, failure, bool(gone)))
         elif answer is not None:
@@ -141,7 +154,7 @@ class Api(Resource):
     def _failed(self, request: AdminRequest, failure: Failure, is_gone: bool) -> None:
         error = failure.value
         if is_gone:
-            if not isinstance(error, _KNOWN):
+            if not isinstance(error, (*_KNOWN, CancelledError)):
                 self._log.failure("admin request failed", failure=failure)
         elif isinstance(error, SystemRefusal) and not isinstance(error, Stopping):
             # What the file asks for cannot be had: to whoever asked it is the file that is wrong.
@@ -175,6 +188,8 @@ def refuse(request: AdminRequest, error: Exception) -> None:
     """Answer what a view has raised."""
     if isinstance(error, Refused):
         request.fail(error.status, error.detail, error.headers)
+    elif isinstance(error, Busy):
+        request.fail(503, str(error), ((b"Retry-After", b"5"),))
     elif isinstance(error, ConfigErrors | SystemRefusal):
         status = 422 if isinstance(error, ConfigErrors) else 503 if isinstance(error, Stopping) else 500
         refuse_with(request, status, error)

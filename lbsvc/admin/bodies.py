@@ -15,12 +15,14 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
-_TAG: Final = re.compile(r'[ \t]*(?:(W/)?("[\x21\x23-\x7e\x80-\xff]*"))?[ \t]*')
+_TAG: Final = re.compile(r'(?:(W/)?("[\x21\x23-\x7e\x80-\xff]*"))?')
 
 _TAGS: Final = "If-Match must be * or a list of quoted entity tags"
 
 #: Deeper than any value that is asked for.
 _DEEPEST: Final = 8
+#: More values, keys included, than anything that is asked for has; what comes after this costs time for each of them.
+MOST_VALUES: Final = 1000
 
 
 class Malformed(ValueError):
@@ -55,7 +57,8 @@ def read_json(body: bytes) -> Any:
         raise
     except (ValueError, RecursionError):
         raise Malformed("the body is not JSON that can be read: a number too long, or too deep a nesting") from None
-    _plain(value, 0)
+    if _plain(value, 0) > MOST_VALUES:
+        raise Unfit(f"the body has more than {MOST_VALUES} keys and values: nothing that is asked for here has")
     return value
 
 
@@ -72,8 +75,9 @@ def _no_constant(word: str) -> Any:
     raise Malformed(f"the body is not JSON: {word} is no JSON value")
 
 
-def _plain(value: Any, depth: int) -> None:
-    """Text that is text, and no deeper than anybody needs."""
+def _plain(value: Any, depth: int) -> int:
+    """How many values it has, if its text is text and it is no deeper than anybody needs."""
+    count = 1
     if depth > _DEEPEST:
         raise Malformed("the body is nested too deeply")
     if isinstance(value, str):
@@ -81,11 +85,11 @@ def _plain(value: Any, depth: int) -> None:
             raise Malformed("the body has half a surrogate pair: that is no text")
     elif isinstance(value, dict):
         for key, item in value.items():
-            _plain(key, depth + 1)
-            _plain(item, depth + 1)
+            count += _plain(key, depth + 1) + _plain(item, depth + 1)
     elif isinstance(value, list):
         for item in value:
-            _plain(item, depth + 1)
+            count += _plain(item, depth + 1)
+    return count
 
 
 def only(fields: Mapping[str, Any], *known: str, at_least: int = 0) -> None:
@@ -160,7 +164,7 @@ def matches(values: Collection[bytes], tag: str) -> bool:
         return True
     found: list[tuple[str | None, str | None]] = []
     for item in text.split(","):
-        match = _TAG.fullmatch(item)
+        match = _TAG.fullmatch(item.strip(" \t"))
         if match is None:
             raise Malformed(_TAGS)
         found.append((match[1], match[2]))

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred
 
 from lbsvc.admin.bodies import Malformed, Unfit, read_object, shown
-from lbsvc.admin.channel import AdminRequest
+from lbsvc.admin.channel import CLOSE, AdminRequest
+from lbsvc.admin.checking import Checks
 from lbsvc.admin.control import Applied, Checked, Control
 from lbsvc.admin.streams import CONTENT_TYPE, KINDS, EventStreams
 from lbsvc.config.dump import dump
@@ -45,7 +46,7 @@ class Call:
 
     control: Control
     streams: EventStreams
-    checks: DeferredLock  # one configuration is read at a time: large ones take seconds
+    checks: Checks
     request: AdminRequest
     who: str  # peer, and whether it has shown the token
     names: Mapping[str, str]  # from the path
@@ -211,8 +212,7 @@ def check_config(call: Call) -> Deferred[Answer]:
         errors, notes = checked
         return Answer({"ok": not errors, "errors": first(errors), "notes": first(notes)})
 
-    checked: Deferred[Checked] = call.checks.run(call.control.check, call.body)
-    return checked.addCallback(tell)
+    return call.checks.ask(call.body).addCallback(tell)
 
 
 def first(errors: Sequence[str]) -> list[str]:
@@ -240,6 +240,6 @@ def watch_events(call: Call) -> Answer | None:
     if call.request.method == b"HEAD":
         return Answer(b"", content_type=CONTENT_TYPE)
     if not call.streams.has_room:
-        raise Refused(503, "as many watch already as may at one time", ((b"Retry-After", b"5"),))
+        raise Refused(503, "as many watch already as may at one time", ((b"Retry-After", b"5"), CLOSE))
     call.streams.watch(call.request, frozenset((wanted,) if wanted is not None else KINDS))
     return None

@@ -1,17 +1,21 @@
 """The admin listener's HTTP: twisted.web with the bounds that it lacks.
 
-Promises: a request's body over `BODY_LIMIT` is answered 413 before it is read, a chunked one as soon as it passes the
-limit; a request has `REQUEST_TIMEOUT` from its first byte to its last, whatever its bytes do; an idle connection has
-`IDLE_TIMEOUT`; no more than `MAX_CONNECTIONS` at one time. twisted.web by itself buffers bodies of any size, restarts
-its only timer with each byte, and resets connections whose request it did not read to the end. Used by admin/site.py.
-Sizes are bytes, times seconds.
+Promises: a request's body over `BODY_LIMIT` (`TEXT_LIMIT` for a configuration) is answered 413 before it is read, a chunked
+one as soon as it passes the limit; a request has `REQUEST_TIMEOUT` from its first byte to its last, whatever its bytes do;
+an idle connection has `IDLE_TIMEOUT`, and so has a client to take the end of an answer; no more than `MAX_CONNECTIONS` at
+one time: past them the one that has been without a request for longest makes room, first those that never had one, never
+one that is being answered. What is no request is answered as a problem, and nothing of it is obeyed; of requests sent
+together one is answered in each turn of the reactor. twisted.web by itself buffers bodies of any size, restarts its only
+timer with each byte, resets connections whose request it did not read to the end, and obeys a request of which it has
+refused a header. Used by admin/site.py. Sizes are bytes, times seconds.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from http import HTTPStatus
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol, ITCPTransport
 from twisted.internet.protocol import connectionDone
@@ -21,7 +25,8 @@ from twisted.web.server import Request, Site
 from typing_extensions import override
 from zope.interface import implementer
 
-BODY_LIMIT: Final = 1024 * 1024
+BODY_LIMIT: Final = 64 * 1024
+TEXT_LIMIT: Final = 1024 * 1024
 IDLE_TIMEOUT: Final = 30.0
 REQUEST_TIMEOUT: Final = 30.0
 MAX_CONNECTIONS: Final = 256
@@ -30,6 +35,14 @@ MAX_CONNECTIONS: Final = 256
 _LINGER: Final = 2.0
 
 PROBLEM_TYPE: Final = b"application/problem+json"
+
+#: Among a refusal's headers: the connection has had enough, too.
+CLOSE: Final = (b"Connection", b"close")
+
+#: Whose body is a configuration.
+CHECK_PATH: Final = b"/api/v1/config/check"
+
+_ABSOLUTE: Final = re.compile(rb"http://([^/?]*)(.*)", re.IGNORECASE | re.DOTALL)
 
 #: RFC 9110's names of statuses that http.HTTPStatus has under older ones.
 _TITLES: Final = {413: "Content Too Large", 422: "Unprocessable Content"}
@@ -45,6 +58,14 @@ def _title(status: int) -> str:
     return _TITLES.get(status) or HTTPStatus(status).phrase
 
 
+def split_target(target: bytes) -> tuple[bytes | None, bytes]:
+    """The authority of a target in absolute form (RFC 9112, 3.2.2), None where it has another, and the rest of it."""
+    match = _ABSOLUTE.fullmatch(target)
+    if match is None:
+        return None, target
+    return match[1], match[2] if match[2].startswith(b"/") else b"/" + match[2]
+
+
 @implementer(IHalfCloseableProtocol)
 class AdminChannel(HTTPChannel):
     """One connection to the admin listener."""
@@ -55,8 +76,10 @@ class AdminChannel(HTTPChannel):
     abortTimeout = 2  # noqa: N815
 
     _deadline: IDelayedCall | None = None
+    _turn: IDelayedCall | None = None
     _refused = False
     _received = 0
+    _limit = BODY_LIMIT
 
     @override
     def dataReceived(self, data: bytes) -> None:
@@ -67,9 +90,29 @@ class AdminChannel(HTTPChannel):
         super().dataReceived(data)
 
     @override
+    def lineReceived(self, line: bytes) -> None:
+        if not self._refused:
+            super().lineReceived(line)
+
+    @override
+    def lineLengthExceeded(self, line: bytes) -> None:
+        if hasattr(self, "_command"):
+            self.refuse(431, "a line of the head is too long")
+        else:
+            self.refuse(414, "the request line is too long")
+
+    def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802 - Twisted's name
+        self.refuse(400, "this cannot be read as a request")
+
+    @override
     def allHeadersReceived(self) -> None:
-        if self.length is not None and self.length > BODY_LIMIT:
-            self.refuse_body()
+        codings = self.requests[-1].requestHeaders.getRawHeaders(b"Transfer-Encoding", [])
+        self._limit = TEXT_LIMIT if split_target(self._path)[1].partition(b"?")[0] == CHECK_PATH else BODY_LIMIT
+        if codings and (self._version != b"HTTP/1.1" or [each.lower() for each in codings] != [b"chunked"]):
+            # One of those who read it another way may stand between us and the client (RFC 9112, 6.1).
+            self.refuse(400, "Transfer-Encoding must be there once, be chunked, and be in HTTP/1.1")
+        elif self.length is not None and self.length > self._limit:
+            self._refuse_body()
         else:
             self._received = 0
             super().allHeadersReceived()
@@ -83,23 +126,46 @@ class AdminChannel(HTTPChannel):
     def allContentReceived(self) -> None:
         if not self._refused:
             self._clear_deadline()
+            self.site.answering(self)
             super().allContentReceived()
+
+    @override
+    def requestDone(self, request: Request) -> None:
+        self.site.answered(self)
+        self.paused = True  # whatever has been sent meanwhile waits for a turn of its own
+        super().requestDone(request)
+        if not self.persistent:
+            self._deadline = self.callLater(IDLE_TIMEOUT, self._linger_over)  # for the rest of the answer
+        elif self._buffer:
+            self._turn = self.callLater(0, self._go_on)
+        else:
+            self.paused = False
+
+    def _go_on(self) -> None:
+        self._turn = None
+        self.paused = False
+        self.dataReceived(b"")
 
     def body_received(self, size: int) -> bool:
         """Count a piece of body; False when it is over the limit, and the request refused."""
         self._received += size
-        if self._received > BODY_LIMIT and not self._refused:
-            self.refuse_body()
+        if self._received > self._limit:
+            self._refuse_body()
         return not self._refused
 
-    def refuse_body(self) -> None:
-        """Answer 413 now, stop sending, and let the client finish for a moment before the connection goes."""
+    def _refuse_body(self) -> None:
+        self.refuse(413, f"the body is over {self._limit} bytes")
+
+    def refuse(self, status: int, detail: str) -> None:
+        """Answer now, stop sending, and let the client finish for a moment before the connection goes."""
+        if self._refused:
+            return
         self._refused = True
         self._clear_deadline()
-        body = problem(413, f"the body is over {BODY_LIMIT} bytes")
+        body = problem(status, detail)
         self._wire.write(
-            b"HTTP/1.1 413 Content Too Large\r\nServer: lbsvc\r\nConnection: close\r\nContent-Type: %b\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (PROBLEM_TYPE, len(body), body)
+            b"HTTP/1.1 %d %b\r\nServer: lbsvc\r\nConnection: close\r\nContent-Type: %b\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (status, _title(status).encode(), PROBLEM_TYPE, len(body), body)
         )
         self._wire.loseWriteConnection()
         self.setTimeout(None)
@@ -112,6 +178,11 @@ class AdminChannel(HTTPChannel):
     def abort(self) -> None:
         """Cut the connection, whatever has not been sent."""
         self._wire.abortConnection()
+
+    @property
+    def is_sending(self) -> bool:
+        """Has the client not yet taken what was answered?"""
+        return bool(self._waitingForTransport)
 
     def _too_slow(self) -> None:
         self._deadline = None
@@ -138,8 +209,10 @@ class AdminChannel(HTTPChannel):
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._clear_deadline()
+        if self._turn is not None:
+            self._turn.cancel()
         super().connectionLost(reason)
-        self.site.connection_gone()
+        self.site.connection_gone(self)
 
 
 class AdminRequest(Request):
@@ -147,6 +220,15 @@ class AdminRequest(Request):
 
     site: AdminSite
     channel: AdminChannel
+
+    @override
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        authority, target = split_target(path)
+        if authority is not None:
+            hosts = self.requestHeaders.getRawHeaders(b"Host", [])
+            if len(hosts) == 1 or (not hosts and version == b"HTTP/1.0"):
+                self.requestHeaders.setRawHeaders(b"Host", [authority])
+        super().requestReceived(command, target, version)
 
     @override
     def handleContentChunk(self, data: bytes) -> None:
@@ -184,6 +266,8 @@ class AdminRequest(Request):
         """Answer an error as problem+json, and finish."""
         for name, value in headers:
             self.setHeader(name, value)
+        if CLOSE in headers:
+            self.channel.persistent = False
         self.setResponseCode(status, _title(status).encode())
         self.answer(problem(status, detail, **more), PROBLEM_TYPE)
 
@@ -201,7 +285,13 @@ class AdminSite(Site):
     noisy = False
     requestFactory = AdminRequest  # noqa: N815 - Twisted's name
     protocol = AdminChannel  # type: ignore[assignment]
-    _open = 0
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self._open: set[AdminChannel] = set()
+        # Connections without a whole request, those that have waited for longest first: never had one; had one.
+        self._silent: dict[AdminChannel, None] = {}
+        self._idle: dict[AdminChannel, None] = {}
 
     @property
     def asks_for_token(self) -> bool:
@@ -214,13 +304,40 @@ class AdminSite(Site):
 
     @override
     def buildProtocol(self, addr: IAddress | None) -> AdminChannel | None:  # type: ignore[override]
-        if self._open >= MAX_CONNECTIONS:
+        if len(self._open) >= MAX_CONNECTIONS and not self._made_room():
             return None
-        self._open += 1
-        return cast(AdminChannel, super().buildProtocol(addr))
+        made = cast(AdminChannel, super().buildProtocol(addr))
+        self._open.add(made)
+        self._silent[made] = None
+        return made
 
-    def connection_gone(self) -> None:
-        self._open -= 1
+    def _made_room(self) -> bool:
+        """Cut the connection that is least of all missed; False where all are being answered."""
+        taken = (each for each in self._idle if not each.is_sending)
+        least = next(iter(self._silent), None) or next(taken, None) or next(iter(self._idle), None)
+        if least is None:
+            return False
+        self._forget(least)
+        least.abort()
+        return True
+
+    def answering(self, channel: AdminChannel) -> None:
+        """A connection has had a whole request."""
+        self._silent.pop(channel, None)
+        self._idle.pop(channel, None)
+
+    def answered(self, channel: AdminChannel) -> None:
+        """It waits for another, or for its end."""
+        if channel in self._open:
+            self._idle[channel] = None
+
+    def connection_gone(self, channel: AdminChannel) -> None:
+        self._forget(channel)
+
+    def _forget(self, channel: AdminChannel) -> None:
+        self._open.discard(channel)
+        self._silent.pop(channel, None)
+        self._idle.pop(channel, None)
 
     @override
     def startFactory(self) -> None:

@@ -104,18 +104,19 @@ def gate_for(bind_host: str, hosts: Iterable[str], token: str) -> Gate:
 
 
 def host_name(host: bytes) -> str | None:
-    """The name in a Host header: lower-case, without port, brackets and trailing dot; None where there is none."""
+    """The name in a Host header: lower-case, without port (which may be empty), brackets and trailing dot; None where there
+    is none."""
     try:
         text = host.decode("ascii").strip().lower()
     except UnicodeDecodeError:
         return None
     if text.startswith("["):
         name, bracket, port = text[1:].partition("]")
-        if not bracket or (port and not (port[0] == ":" and port[1:].isdigit())):
+        if not bracket or (port and not (port[0] == ":" and (port == ":" or port[1:].isdigit()))):
             return None
         return name or None
-    name, colon, port = text.partition(":")
-    if colon and not port.isdigit():
+    name, _, port = text.partition(":")
+    if port and not port.isdigit():
         # More than one colon: an address that should have had brackets. It is nobody's port.
         return text if _address(text) is not None else None
     return name.removesuffix(".") or None

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import lbsvc
+from lbsvc.admin.channel import BODY_LIMIT
 from lbsvc.admin.operations import Operation
 from lbsvc.admin.schemas import SCHEMAS, ref
 
@@ -72,7 +73,7 @@ def _described(operation: Operation) -> dict[str, Any]:
     ]
     if operation.is_tagged:
         parameters.append(
-            {"name": "If-Match", "in": "header", "schema": {"type": "string", "pattern": r'^(\*|"[0-9]+")$'}}
+            {"name": "If-Match", "in": "header", "schema": {"type": "string", "pattern": r'^(\*|"[!#-~]+")$'}}
         )
     success: dict[str, Any] = {"description": operation.summary, "content": {operation.answer_type: {}}}
     if operation.answer:
@@ -111,9 +112,12 @@ def problems(operation: Operation) -> Mapping[int, str]:
     if operation.is_tagged:
         found[412] = "If-Match names another revision of the pool than the one in force."
     if operation.method not in ("GET", "DELETE"):
-        found[413] = "The body is over 1 MiB."
+        limit = f"{BODY_LIMIT // 1024} KiB" if operation.body_type == "application/json" else "1 MiB"
+        found[413] = f"The body is over {limit}."
     if operation.body is not None:
         found[415] = "The body has a Content-Encoding, which is not understood."
         if operation.body_type == "application/json":
             found[422] = "A value is wrong, or a key is not known."
+        else:
+            found[503] = "As many wait already as may at one time, or it takes too long."
     return {**found, **operation.problems}

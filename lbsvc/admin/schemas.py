@@ -40,6 +40,11 @@ def _some(*required: str, at_least: int = 0, **fields: Any) -> Schema:
     return found
 
 
+def _or_null(schema: Schema) -> Schema:
+    """null stands for the default."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
 _TEXT: Final = {"type": "string"}
 _TRUTH: Final = {"type": "boolean"}
 _COUNT: Final = {"type": "integer", "minimum": 0}
@@ -103,18 +108,18 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     "BackendEdit": _some(at_least=1, weight=_WEIGHT, state=_STATE),
     "HealthCheckEdit": _some(
         at_least=1,
-        type={"enum": ["tcp", "http", "grpc"]},
-        path=_TEXT,
-        method=_TEXT,
+        type={"enum": ["tcp", "http", "grpc", None]},
+        path=_or_null(_TEXT),
+        method=_or_null(_TEXT),
         host={"type": ["string", "null"]},
         port={"type": ["integer", "null"], "minimum": 1, "maximum": 65535},
-        expect_status={"type": ["string", "integer", "array"]},
+        expect_status={"type": ["string", "integer", "array", "null"]},
         expect_body={"type": ["string", "null"]},
-        interval=_DURATION,
-        timeout=_DURATION,
-        rise={"type": "integer", "minimum": 1},
-        fall={"type": "integer", "minimum": 1},
-        service=_TEXT,
+        interval=_or_null(_DURATION),
+        timeout=_or_null(_DURATION),
+        rise={"type": ["integer", "null"], "minimum": 1},
+        fall={"type": ["integer", "null"], "minimum": 1},
+        service=_or_null(_TEXT),
     ),
     "Change": _whole(generation=_COUNT, changes=_TEXTS),
     "BackendChange": _whole(name=_TEXT, generation=_COUNT, changes=_TEXTS),

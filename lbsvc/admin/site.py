@@ -190,8 +190,10 @@ def make_site(
     token: str = "",
     control: Control | None = None,
     emit: Emit | None = None,
+    stamp: str | None = None,
 ) -> GuardedSite:
-    """The factory for the admin listener; without `control` it has no API. `emit` is the event log."""
+    """The factory for the admin listener; without `control` it has no API. `emit` is the event log, `stamp` what tells the
+    entity tags of this process from those of others: None makes one."""
     root = Root()
     root.putChild(b"livez", Livez())
     root.putChild(b"readyz", Readyz(ready))
@@ -199,7 +201,7 @@ def make_site(
     streams = None
     if control is not None:
         streams = EventStreams(reactor, control)
-        api = Api(control, streams, emit or _unheard)
+        api = Api(reactor, control, streams, emit or _unheard, stamp)
         root.putChild(b"api", api)
         root.putChild(b"admin", api)
     return GuardedSite(root, gate_for(bind_host, hosts, token), reactor, streams)

@@ -195,10 +195,11 @@ def overlap(one: Bind, other: Bind) -> bool:
         return one.host == other.host
     if one.port != other.port or one.port == 0:
         return False
-    return any(_covers(a, b) or _covers(b, a) for a in _hosts(one.host) for b in _hosts(other.host))
+    return any(_covers(a, b) or _covers(b, a) for a in hosts_of(one.host) for b in hosts_of(other.host))
 
 
-def _hosts(host: str) -> tuple[str, ...]:
+def hosts_of(host: str) -> tuple[str, ...]:
+    """The addresses that a bind's host stands for."""
     if host == "":
         return ("0.0.0.0", "::")
     return ("127.0.0.1", "::1") if host == "localhost" else (host,)

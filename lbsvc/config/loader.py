@@ -1,14 +1,19 @@
 """A configuration from a file, a text or the command line: frozen settings, or every mistake in it.
 
 Promises: any file, text or option gives `Loaded` or raises `ConfigErrors`, never anything else; the mistakes come in
-the order of their places, the file is named as it was given. Called by tap.py at start, by reloads and
-(check_text) for /config/check. No socket is opened; no other files are read than the certificates and keys that `tls`
-names (tls.py), by which the time of day (`wall`, in Unix seconds) matters too: an expired one is noted.
+the order of their places, the file is named as it was given. Reading it takes a bounded number of bytes, and waits for
+nobody, but at the start for whoever writes into a stream that the process was given (/dev/stdin, `<(…)` of a shell). Called
+by tap.py at start, by reloads and (check_text) for /config/check. No socket is opened; no other files are read than the
+certificates and keys that `tls` names (tls.py), by which the time of day (`wall`, in Unix seconds) matters too: an expired
+one is noted.
 """
 
 from __future__ import annotations
 
 import datetime
+import errno
+import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
@@ -24,6 +29,8 @@ from lbsvc.config.walk import Refused, Spot, Walk
 from lbsvc.errors import ConfigErrors, Mistake
 
 COMMAND_LINE: Final = "command line"
+#: Names of what the process has been given open, and what begins the names of others like it.
+_GIVEN: Final = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 
 Wall: TypeAlias = Callable[[], float]
 
@@ -42,16 +49,32 @@ class Loaded:
     places: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
-def load_file(path: str, env: Mapping[str, str], wall: Wall = _time_of_day) -> Loaded:
-    """Read a file; relative paths in it are relative to its folder."""
+def load_file(path: str, env: Mapping[str, str], wall: Wall = _time_of_day, *, is_start: bool = False) -> Loaded:
+    """Read a file; relative paths in it are relative to its folder. At the start it may be a stream that we were given."""
     try:
-        with open(path, "rb") as file:
-            source = file.read(document.MAX_BYTES + 1)
+        source = _read(path, is_start and path.startswith(_GIVEN))
     except OSError as error:
         raise _unreadable(path, error.strerror or "unknown error") from None
     except ValueError:
         raise _unreadable(path, "no file can have this name") from None
     return load_text(source, path, env, wall)
+
+
+def _read(path: str, may_wait: bool) -> bytes:
+    # Not blocking: to open a pipe would wait for its writer, and to read it for his last word.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if may_wait:
+            os.set_blocking(descriptor, True)
+        elif stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        elif not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(document.MAX_BYTES + 1)
+    finally:
+        os.close(descriptor)
 
 
 def _unreadable(path: str, why: str) -> ConfigErrors:

@@ -1,9 +1,10 @@
 """Pieces of a configuration that come alone: a backend, some keys of a health check, from JSON, while we run.
 
 Promises: they are read by the very sections that read the file, so that nothing can be set at run time that the file could
-not say; mistakes name the key and have no place, and all of them come at once, as `ConfigErrors`. No variable is expanded:
-what comes from outside must not see the environment. What is the same as another backend's is for overlay.py to say.
-Called by app's side of the admin interface; `fields` is what JSON gave: text, numbers, booleans, None, lists, mappings.
+not say; mistakes name the key and have no place, and come at once, as `ConfigErrors`: the first ones, and how many more
+there are. No variable is expanded: what comes from outside must not see the environment. What is the same as another
+backend's is for overlay.py to say. Called by app's side of the admin interface; `fields` is what JSON gave: text, numbers,
+booleans, None, lists, mappings.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from lbsvc.config.joining import joined
 from lbsvc.config.overrides import Wrong
 from lbsvc.config.pools import BACKEND, HEALTH_CHECK, check_asked
 from lbsvc.config.schema import BackendSettings, Settings
-from lbsvc.config.values import number, word
-from lbsvc.config.walk import Refused, Section, Spot, Walk
+from lbsvc.config.values import number, word, yes_no
+from lbsvc.config.walk import Reader, Refused, Section, Spot, Walk
 from lbsvc.core.policies import HealthCheckPolicy
 from lbsvc.errors import ConfigErrors, Mistake
 
+#: Nobody reads more than these of one piece.
+MOST_MISTAKES: Final = 20
 #: Deeper than anything that a piece can hold.
 _DEEP: Final = 4
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
@@ -57,18 +60,21 @@ def backend_from(given: Mapping[str, Any], settings: Settings, pool: str, folder
 def health_from(given: Mapping[str, Any], settings: Settings, pool: str) -> dict[str, Any]:
     """The fields of HealthCheckPolicy that `given` changes, by their names there; the rest stays. Raises ConfigErrors.
 
-    null is the key's default. What means nothing for the check's type is refused, as in the file.
+    null is the key's default. What means nothing for the check's type is refused, as in the file. Where checks are off, a
+    type turns them on, and the rest is over the defaults (health_changes.py).
     """
     walk, spot = _begin(given, "")
-    policy = settings.pools[pool].health_check
-    if policy is None:
-        spot.wrong("is off in this pool: there is nothing to change before the configuration says what to ask")
-        _finish(walk)
-        raise AssertionError
+    in_force = settings.pools[pool].health_check
+    policy = in_force or HealthCheckPolicy()
     is_socket = all(backend.host.startswith("/") for backend in settings.pools[pool].backends)
 
     def change(place: Spot, found: dict[str, Any]) -> dict[str, Any]:
-        kind: str = found.get("type", policy.type)
+        if "off" in found:
+            return found  # that stands alone, or not at all: see health_changes.py
+        if in_force is None and given.get("type") is None:
+            place.wrong('is off in this pool: a type turns it on, as in {"type": "http"}')
+            return {}
+        kind: str = found.get("type", policy.type) or _DEFAULTS["type"]
         check_asked(place, found, kind)
         if found.get("port") is not None and is_socket:
             place.at("port").wrong("means nothing where all backends are unix sockets")
@@ -78,7 +84,7 @@ def health_from(given: Mapping[str, Any], settings: Settings, pool: str) -> dict
             place.wrong("expect_body cannot be found where method is HEAD: the answer has no body")
         return changed
 
-    section: Section[dict[str, Any]] = Section(HEALTH_CHECK.keys, change)
+    section: Section[dict[str, Any]] = Section(_NULLABLE, change)
     changed: dict[str, Any] = _read(walk, section, spot)
     return changed
 
@@ -94,6 +100,13 @@ def change_from(given: Mapping[str, Any]) -> tuple[int | None, str | None]:
 
 
 _DEFAULTS: Final[dict[str, Any]] = {each.name: each.default for each in fields(HealthCheckPolicy)}
+
+
+def _or_null(reader: Reader) -> Reader:
+    return lambda spot: None if spot.is_null else reader(spot)
+
+
+_NULLABLE: Final = {"off": yes_no, **{key: _or_null(reader) for key, reader in HEALTH_CHECK.keys.items()}}
 _CHANGE: Final[Section[dict[str, Any]]] = Section(
     {"weight": number(0, 65535), "state": word("ready", "drain", "maint")}, lambda spot, found: found
 )
@@ -123,7 +136,11 @@ def _read(walk: Walk, section: Section[Any], spot: Spot) -> Any:
 
 def _finish(walk: Walk) -> None:
     if walk.mistakes:
-        raise ConfigErrors([PieceMistake("", 0, 0, each.key, each.message) for each in dict.fromkeys(walk.mistakes)])
+        found = [PieceMistake("", 0, 0, each.key, each.message) for each in dict.fromkeys(walk.mistakes)]
+        more = len(found) - MOST_MISTAKES
+        raise ConfigErrors(
+            [*found[:MOST_MISTAKES], *([PieceMistake("", 0, 0, "", f"and {more} more")] if more > 0 else [])]
+        )
 
 
 def _node(value: Any, depth: int) -> Node:

@@ -17,15 +17,19 @@ from lbsvc.config.walk import ReadPool, Walk
 
 def secured(walk: Walk, settings: Settings | None) -> Settings | None:
     """The settings with each backend as it is meant; what is unclear is reported."""
-    found = {read.settings.name: _settled(walk, read) for read in walk.pools if read.settings.tls is not None}
+    used = walk.users()
+    found = {
+        read.settings.name: _settled(walk, read, used.get(read.settings.name, set()))
+        for read in walk.pools
+        if read.settings.tls is not None
+    }
     if settings is None or not found:
         return settings
     return replace(settings, pools=MappingProxyType({**settings.pools, **found}))
 
 
-def _settled(walk: Walk, read: ReadPool) -> PoolSettings:
+def _settled(walk: Walk, read: ReadPool, protocols: set[str]) -> PoolSettings:
     pool = read.settings
-    protocols = {use.protocol for use in walk.pool_uses if use.pool == pool.name}
     if protocols == {"tcp"}:
         _check_plain(read)
         _check_names(read)

@@ -102,6 +102,10 @@ def _state_file(spot: Spot) -> str:
     path = os.path.join(os.path.dirname(spot.walk.filename), found)
     if os.path.abspath(path) == os.path.abspath(spot.walk.filename):
         spot.refuse("cannot be the configuration itself: run-time changes are kept in a file of their own")
+    if spot.walk.reads_files and not os.path.isdir(os.path.dirname(path) or "."):
+        spot.walk.note(
+            "state_file", "its folder does not exist; it is made at the start if only the last part is missing"
+        )
     return path
 
 

@@ -15,8 +15,9 @@ from lbsvc.core.grpc_codes import GRPC_CODES
 
 def check_versions(walk: Walk) -> None:
     """Note what each pool says in vain."""
+    used = walk.users()
     for read in walk.pools:
-        users = {use.protocol for use in walk.pool_uses if use.pool == read.settings.name}
+        users = used.get(read.settings.name, set())
         if "protocol" in read.spot.entries():
             why = _why_not(read, users)
             if why:

@@ -30,6 +30,8 @@ T = TypeVar("T")
 Reader: TypeAlias = Callable[["Spot"], Any]
 
 NOT_YET: Final = "is not supported yet"
+#: After so many mistakes none says what was probably meant: to compare words costs more than all the rest.
+_HINTED: Final = 50
 #: What a name may be, as far as JSON Schema goes: see `name_fault`.
 _NAMES: Final = {"propertyNames": {"minLength": 1, "maxLength": 128, "not": {"pattern": r"^\s|\s$|\$\{"}}}
 
@@ -91,6 +93,18 @@ class Walk:
         self.request_keys: list[RequestKey] = []
         self.places: list[Spot] = []  # of the backends of the pool that is being read
         self.pools: list[ReadPool] = []
+
+    @property
+    def has_hints(self) -> bool:
+        """May the next mistake say what was probably meant?"""
+        return len(self.mistakes) < _HINTED
+
+    def users(self) -> dict[str, set[str]]:
+        """The protocols of the listeners that use each pool, by its name; a pool that nobody uses is not there."""
+        found: dict[str, set[str]] = {}
+        for use in self.pool_uses:
+            found.setdefault(use.pool, set()).add(use.protocol)
+        return found
 
     def note(self, path: str, message: str) -> None:
         self.notes.append(f"{self.filename}: {path}: {message}")
@@ -187,7 +201,7 @@ class Spot:
         if node.origin:
             return f" (from {', '.join(f'${{{name}}}' for name in node.origin)})"
         if isinstance(node.value, str):
-            hint = hint or meant(node.text, known)
+            hint = hint or (meant(node.text, known) if self.walk.has_hints else "")
             if self.walk.env is None and not self.option and "${" in node.text:
                 hint = "variables are not expanded here"
             return f" (got {quoted(node.text)}{'; ' + hint if hint else ''})"
@@ -304,7 +318,7 @@ class Section(Generic[T]):
             if reader is None:
                 if not key.startswith("x-"):
                     unknown = Spot(spot.walk, Scalar("", None), path, entry.line, entry.column, entry.option)
-                    hint = meant_key(key, self.keys)
+                    hint = meant_key(key, self.keys) if spot.walk.has_hints else ""
                     unknown.wrong(f"unknown key ({hint})" if hint else "unknown key")
                 continue
             try:

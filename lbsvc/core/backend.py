@@ -152,6 +152,17 @@ class Backend:
         """May it take new work as far as people and names are concerned? Health is the pool's question."""
         return self.state == "ready" and self.weight > 0 and self.host != ""
 
+    def inherit(self, former: Backend) -> None:
+        """Go on with the counts of one that had the same name, and is gone: what is shown under a name never falls."""
+        self.requests = [one + other for one, other in zip(self.requests, former.requests, strict=True)]
+        self.tcp_ok += former.tcp_ok
+        self.tcp_error += former.tcp_error
+        for mine, others in ((self.failures, former.failures), (self.checks, former.checks)):
+            for word, count in others.items():
+                mine[word] += count
+        self.duration.add(former.duration)
+        self.check_duration.add(former.check_duration)
+
     def __repr__(self) -> str:
         state = self.health if self.state == "ready" else self.state
         return f"<Backend {self.pool}/{self.name} {state}, {self.active} active>"

@@ -33,6 +33,11 @@ class Histogram:
         self.counts = [0] * (len(BUCKETS) + 1)
         self.total = 0.0
 
+    def add(self, other: Histogram) -> None:
+        """Take in what another has counted."""
+        self.counts = [one + more for one, more in zip(self.counts, other.counts, strict=True)]
+        self.total += other.total
+
 
 class RouteBooks:
     """What was answered on one route towards one pool."""

@@ -62,6 +62,7 @@ class Pool:
         "departures",
         "full",
         "guard",
+        "is_retired",
         "later",
         "name",
         "on_acquired",
@@ -107,6 +108,8 @@ class Pool:
         self.queue = Queue(0)
         self.ramp: Ramp | None = None
         self.panic = 0.0
+        #: it is removed: it works on for who has chosen it, and is shown as draining (retiring.py)
+        self.is_retired = False
         #: The hooks of pickers that want to know of leases taken and released, and of how they ended.
         self.on_acquired: tuple[Callable[[Backend], None], ...] = ()
         self.on_released: tuple[Callable[[Backend], None], ...] = ()
@@ -318,6 +321,8 @@ class Pool:
             and not backend.is_leaving
             and backend.host != ""
             and backend.health not in ("down", "flapping")
+            # Who is not known to be up takes nothing where others are; who drains has been, and keeps its clients.
+            and (backend.health != "unknown" or backend.state == "drain" or backend in self._best or not self._serving)
             and not backend.is_ejected
             and not backend.is_suspect
             and backend.circuit != "open"

@@ -31,6 +31,8 @@ EX_INTERRUPTED: Final = 130
 
 #: For a connection, and for an answer.
 PATIENCE: Final = 10.0
+#: For a connection by https: who does not speak it may wait for more of what is no request to him.
+HANDSHAKE_PATIENCE: Final = 3.0
 #: For what reads a configuration, and perhaps hundreds of certificates.
 LONG_PATIENCE: Final = 120.0
 #: The service says something each ten seconds at least.
@@ -212,7 +214,9 @@ class Client:
         connection = self._connection(patience or self._patience)
         with closing(connection):
             try:
-                response, sock = self._send(connection, method, path, body, "application/json")
+                response, sock = self._send(
+                    connection, method, path, body, "application/json", patience or self._patience
+                )
                 text = b"".join(_pieces(response, sock, deadline))
             except (OSError, http.client.HTTPException) as error:
                 raise self._gone(error) from None
@@ -226,7 +230,7 @@ class Client:
         with closing(connection):
             try:
                 path = "/events" if only is None else f"/events?only={only}"
-                response, sock = self._send(connection, "GET", path, None, "text/event-stream")
+                response, sock = self._send(connection, "GET", path, None, "text/event-stream", self._patience)
                 if response.status >= 300:
                     text = b"".join(_pieces(response, sock, time.monotonic() + self._patience))
                     raise self._refused(response, text)
@@ -246,11 +250,12 @@ class Client:
             return _UnixConnection(place.host, patience)
         if place.is_secure:
             secured = ssl.create_default_context()
-            return http.client.HTTPSConnection(place.host, place.port, timeout=patience, context=secured)
+            least = min(patience, HANDSHAKE_PATIENCE)
+            return http.client.HTTPSConnection(place.host, place.port, timeout=least, context=secured)
         return http.client.HTTPConnection(place.host, place.port, timeout=patience)
 
     def _send(
-        self, connection: http.client.HTTPConnection, method: str, path: str, body: Any, accept: str
+        self, connection: http.client.HTTPConnection, method: str, path: str, body: Any, accept: str, patience: float
     ) -> tuple[http.client.HTTPResponse, socket.socket]:
         headers: dict[str, Any] = {"Accept": accept, "Connection": "close", "User-Agent": f"lbctl/{lbsvc.__version__}"}
         if self._token:
@@ -259,6 +264,7 @@ class Client:
             headers["Content-Type"] = "application/json"
         connection.connect()
         sock: socket.socket = connection.sock  # getresponse forgets it, and reading needs its deadline
+        sock.settimeout(patience)
         connection.request(method, _API + path, None if body is None else json.dumps(body).encode(), headers)
         return connection.getresponse(), sock
 
@@ -274,7 +280,14 @@ class Client:
         return Unreachable(f"lbctl: what answers at {self.place.written} is not the admin interface of lbsvc")
 
     def _gone(self, error: Exception) -> Unreachable:
-        if isinstance(error, TimeoutError):
+        is_foreign = isinstance(error, (TimeoutError, ssl.SSLError, ConnectionError))
+        if (
+            self.place.is_secure
+            and is_foreign
+            and not isinstance(error, (ssl.CertificateError, ConnectionRefusedError))
+        ):
+            why = "https is not spoken there: the admin interface of lbsvc speaks http, over HOST:PORT or unix:PATH"
+        elif isinstance(error, TimeoutError):
             why = "no answer in time"
         elif isinstance(error, OSError):
             why = (error.strerror if error.strerror else str(error)) or type(error).__name__

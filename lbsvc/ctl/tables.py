@@ -1,16 +1,17 @@
 """Tables for people: the status, the health, and how numbers are written for them.
 
 Promises: off a terminal nothing is coloured, cut, wrapped or padded at its end, so that grep and awk find what they
-look for; under NO_COLOR nothing is coloured. Names and words from outside are shown so that they cannot steer a
-terminal. `status` is what the API gave: keys that are missing are shown as missing. Used by commands.py and topview.py.
-Times are seconds.
+look for; on one a row is a line, whatever its width: columns that say least are left out where there is no room for all,
+names are cut at their end, and no word is broken; what failed checks have said then stands below the table. Under NO_COLOR
+nothing is coloured. Names and words from outside are shown so that they cannot steer a terminal. `status` is what the API
+gave: keys that are missing are shown as missing. Used by commands.py and topview.py. Times are seconds.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from rich import box
@@ -27,6 +28,9 @@ STYLES: Final = {
     **dict.fromkeys(("drain", "maint", "ejected", "flapping", "half_open", "draining"), "yellow"),
     **dict.fromkeys(("unknown", "-"), "dim"),
 }
+
+#: Columns that may be narrower than what they hold.
+_GIVING: Final = frozenset({"POOL", "BACKEND", "ADDRESS", "LISTENER", "BIND", "LAST CHECK"})
 
 #: No table is as wide: off a terminal nothing is cut.
 _WIDE: Final = 10_000
@@ -72,8 +76,18 @@ def table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
         padding=(0, 1, 0, 0) if is_seen else (0, 1),
     )
     for column in columns:
-        found.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+        # What gives way where there is no room are names; see `cut`.
+        found.add_column(
+            column, justify="right" if column in numbers else "left", overflow="ellipsis", no_wrap=column not in _GIVING
+        )
     return found
+
+
+def cut(text: Text) -> Text:
+    """So that it stays a line, which ends in an ellipsis where there is no room."""
+    text.no_wrap = True
+    text.overflow = "ellipsis"
+    return text
 
 
 def for_status(status: Mapping[str, Any]) -> str:
@@ -90,44 +104,102 @@ def for_status(status: Mapping[str, Any]) -> str:
 def _listeners(status: Mapping[str, Any]) -> Table:
     found = table("LISTENER", "BIND", "PROTOCOL", "STATE", "CONNECTIONS", numbers=("CONNECTIONS",))
     for each in status.get("listeners", ()):
-        names = [Text(clean(str(each.get(key)))) for key in ("name", "bind", "protocol")]
+        names = [cut(Text(clean(str(each.get(key))))) for key in ("name", "bind", "protocol")]
         found.add_row(*names, word(each.get("state")), str(each.get("connections")))
     return found
 
 
-_NUMBERS: Final = ("ACTIVE", "REQUESTS", "FAILURES", "LATENCY")
-_COLUMNS: Final = ("POOL", "BACKEND", "ADDRESS", "WEIGHT", "STATE", "HEALTH", "CIRCUIT", *_NUMBERS, "LAST CHECK")
+_NOTHING: Final = Text("")
+_NUMBERS: Final = ("WEIGHT", "ACTIVE", "REQUESTS", "FAILURES", "LATENCY")
+_COLUMNS: Final[tuple[str, ...]] = (
+    "POOL",
+    "BACKEND",
+    "ADDRESS",
+    "WEIGHT",
+    "STATE",
+    "HEALTH",
+    "CIRCUIT",
+    *_NUMBERS[1:],
+    "LAST CHECK",
+)
+#: What is left out first where there is no room.
+_LEAST: Final = ("LAST CHECK", "CIRCUIT", "ADDRESS", "WEIGHT", "LATENCY", "FAILURES", "REQUESTS", "POOL")
+#: Between two columns on a terminal.
+_GAP: Final = 2
+#: A name is not cut for a column that can be left out, unless it is longer than this.
+_LONG_NAME: Final = 32
 
 
 def _pools(status: Mapping[str, Any]) -> list[RenderableType]:
-    found = table(*_COLUMNS, numbers=("WEIGHT", *_NUMBERS))
-    queues = []
+    if not status["pools"]:
+        return []
+    rows, columns = _rows(status), _COLUMNS
+    if is_terminal():
+        columns = fitting(rows, console().width)
+        if "WEIGHT" not in columns:  # who came at run time is less than that
+            rows = _rows(status, is_brief=True)
+            columns = fitting(rows, console().width)
+    found = table(*columns, numbers=_NUMBERS)
+    for row in rows:
+        found.add_row(*(cut(row.get(column, _NOTHING)) for column in columns))
+    notes = []
     for pool in status["pools"]:
         name = clean(str(pool.get("name")))
         if pool.get("queued"):
-            queues.append(f"{name}: {pool['queued']} wait in its queue")
-        for backend in pool.get("backends", ()):
-            found.add_row(Text(name), *_backend(backend))
+            notes.append(f"{name}: {pool['queued']} wait in its queue")
+        for backend in pool.get("backends", ()) if "LAST CHECK" not in columns else ():
+            checked = backend.get("last_check")
+            if isinstance(checked, dict) and not checked.get("ok"):
+                notes.append(f"{name}/{clean(str(backend.get('name')))}: last check {last_check(checked)}")
+    return ["", found, *(Text(each, "yellow") for each in notes)]
+
+
+def _rows(status: Mapping[str, Any], *, is_brief: bool = False) -> list[dict[str, Text]]:
+    rows: list[dict[str, Text]] = []
+    for pool in status["pools"]:
+        name = clean(str(pool.get("name")))
+        rows += ({"POOL": Text(name), **_backend(backend, is_brief)} for backend in pool.get("backends", ()))
         if not pool.get("backends"):
-            found.add_row(Text(name), word("-"))
-    if not status["pools"]:
-        return []
-    return ["", found, *(Text(each, "yellow") for each in queues)]
+            rows.append({"POOL": Text(name), "BACKEND": word("-")})
+    return rows
 
 
-def _backend(backend: Mapping[str, Any]) -> list[Text]:
-    marks = [mark for mark, is_so in (("backup", backend.get("backup")), ("runtime", is_added(backend))) if is_so]
-    return [
-        Text(clean(str(backend.get("name"))) + (f" ({', '.join(marks)})" if marks else "")),
-        Text(clean(str(backend.get("address")))),
-        Text(str(backend.get("weight"))),
-        word(backend.get("state")),
-        word(backend.get("health")),
-        word(backend.get("circuit")),
-        *(Text(str(backend.get(key))) for key in ("active", "requests", "failures")),
-        Text(latency(backend.get("latency"))),
-        Text(last_check(backend.get("last_check"))),
-    ]
+def fitting(rows: Sequence[Mapping[str, Text]], room: int) -> tuple[str, ...]:
+    """The columns for which there is room, in so many cells.
+
+    An address that is the name as well, and circuits that are all closed, are the first that nobody misses.
+    """
+    widths = {column: max(len(column), *(row.get(column, _NOTHING).cell_len for row in rows)) for column in _COLUMNS}
+    for name in ("POOL", "BACKEND", "ADDRESS"):
+        widths[name] = min(widths[name], _LONG_NAME)
+    vain = []
+    if all(row.get("ADDRESS", _NOTHING).plain in row.get("BACKEND", _NOTHING).plain for row in rows):
+        vain.append("ADDRESS")
+    if all(row.get("CIRCUIT", _NOTHING).plain in ("closed", "-", "") for row in rows):
+        vain.append("CIRCUIT")
+    columns = list(_COLUMNS)
+    for column in (*vain, *_LEAST):
+        if sum(widths[each] + _GAP for each in columns) - _GAP <= room:
+            break
+        if column in columns:
+            columns.remove(column)
+    return tuple(columns)
+
+
+def _backend(backend: Mapping[str, Any], is_brief: bool) -> dict[str, Text]:
+    is_marked = is_added(backend) and not is_brief
+    marks = [mark for mark, is_so in (("backup", backend.get("backup")), ("runtime", is_marked)) if is_so]
+    name = clean(str(backend.get("name"))) + (f" ({', '.join(marks)})" if marks else "")
+    return {
+        "BACKEND": Text(name),
+        "ADDRESS": Text(clean(str(backend.get("address")))),
+        "STATE": word(backend.get("state")),
+        "HEALTH": word(backend.get("health")),
+        "CIRCUIT": word(backend.get("circuit")),
+        **{key: Text(str(backend.get(key.lower()))) for key in ("WEIGHT", "ACTIVE", "REQUESTS", "FAILURES")},
+        "LATENCY": Text(latency(backend.get("latency"))),
+        "LAST CHECK": Text(last_check(backend.get("last_check"))),
+    }
 
 
 def is_added(backend: Mapping[str, Any]) -> bool:
@@ -140,7 +212,7 @@ def for_health(health: Mapping[str, Mapping[str, bool]]) -> str:
     found = table("POOL", "ADDRESS", "UP")
     for pool, addresses in health.items():
         for address, is_up in addresses.items():
-            found.add_row(Text(clean(pool)), Text(clean(address)), word("yes" if is_up else "no"))
+            found.add_row(cut(Text(clean(pool))), cut(Text(clean(address))), word("yes" if is_up else "no"))
     return drawn(found)
 
 

@@ -45,8 +45,8 @@ def top(ctx: click.Context, count: int | None) -> None:
     if session.is_json or not is_terminal() or not sys.stdin.isatty():
         _write(session, client, count)
     else:
-        client.status()  # what is not there at the start is an error
-        ctx.exit(_Live(client, count).run())
+        first = client.status()  # what is not there at the start is an error
+        ctx.exit(_Live(client, count, first).run())
 
 
 def _write(session: Session, client: Client, count: int | None) -> None:
@@ -71,10 +71,11 @@ def _write(session: Session, client: Client, count: int | None) -> None:
 class _Live:
     """The live view. The main thread draws; what others bring waits in one place each, and a byte wakes."""
 
-    def __init__(self, client: Client, count: int | None) -> None:
+    def __init__(self, client: Client, count: int | None, first: dict[str, Any]) -> None:
         self._client = client
         self._left = count
         self._top = Top(client.place.written)
+        self._top.add(first)  # so that there is something to be seen until the stream says more
         self._lock = threading.Lock()
         self._newest: dict[str, Any] | None = None
         self._said: str | None = None

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from lbsvc.ctl.rates import Key, PoolRow, Rates, Row
 from lbsvc.ctl.session import clean
-from lbsvc.ctl.tables import age, latency, table, word
+from lbsvc.ctl.tables import age, cut, latency, table, word
 
 #: By what backends are sorted within their pool, each with its largest first where it is a number.
 ORDERS: Final[dict[str, Callable[[Row], Any]]] = {
@@ -146,15 +146,17 @@ class Top:
         if height is not None:
             more = len(lines) - (min(last, len(lines)) - first)
             said = self.message or (f"{more} more lines" if more > 0 else "")
-            parts += [_cut(Text(clean(said), "yellow")), _cut(Text(HELP, "dim"))]
+            parts += [cut(Text(clean(said), "yellow")), cut(Text(HELP, "dim"))]
         return Group(*parts)
 
     def _head(self) -> Text:
         status = self._status
+        if not status:
+            return cut(Text(clean(f"lbsvc at {self.place}: waiting for its first status")))
         ready = Text("ready", "green") if status.get("ready") else Text("not ready", "bold red")
         uptime = age(float(status.get("uptime", 0)))
         said = f"lbsvc {status.get('version')} at {self.place}, generation {status.get('generation')}, up {uptime}, "
-        return _cut(Text.assemble(clean(said), ready))
+        return cut(Text.assemble(clean(said), ready))
 
 
 _STEPS: Final = {"up": -1, "k": -1, "down": 1, "j": 1, "page-up": -10, "page-down": 10, "home": -(10**9), "end": 10**9}
@@ -183,18 +185,11 @@ def _columns(names: tuple[str, ...], *, is_cut: bool) -> Table:
     return found
 
 
-def _cut(text: Text) -> Text:
-    """So that it stays a line."""
-    text.no_wrap = True
-    text.overflow = "ellipsis"
-    return text
-
-
 def _pool_cells(pool: PoolRow) -> dict[str, Text]:
     queued = f", {pool.queued} queued" if pool.queued else ""
     return {
-        "BACKEND": _cut(Text(clean(pool.name) + queued)),
-        "ADDRESS": _cut(Text(clean(pool.algorithm))),
+        "BACKEND": cut(Text(clean(pool.name) + queued)),
+        "ADDRESS": cut(Text(clean(pool.algorithm))),
         "HEALTH": Text(f"{pool.up}/{len(pool.rows)} up", "" if pool.up == len(pool.rows) else "yellow"),
         "ACTIVE": Text(str(pool.active)),
         "REQ/S": Text(_rate(pool.rate)),
@@ -205,8 +200,8 @@ def _pool_cells(pool: PoolRow) -> dict[str, Text]:
 def _cells(row: Row) -> dict[str, Text]:
     name = clean(row.name) + (f" ({', '.join(row.marks)})" if row.marks else "")
     return {
-        "BACKEND": _cut(Text(f"  {name}")),
-        "ADDRESS": _cut(Text(clean(row.address))),
+        "BACKEND": cut(Text(f"  {name}")),
+        "ADDRESS": cut(Text(clean(row.address))),
         "STATE": word(row.state),
         "HEALTH": word(row.health),
         "CIRCUIT": word(row.circuit),

@@ -16,6 +16,9 @@ and of the end, and of no flip in between. The first verdict is no flip that cou
 What is asked, how often and what follows from it may change at any time (`revise`): the next check goes by it, which comes
 earlier where the interval has become shorter; of another question the first answer decides. Health stays what it was.
 
+Who is put back to work may be another program by now: `recheck` forgets what was found, so that who was up is unknown, and
+asks at once. What was asked before does not count any more, and the first answer decides.
+
 Called by the app through `HealthChecker`, which knows when everybody has been asked once.
 """
 
@@ -122,6 +125,22 @@ class Prober:
             due = max(0.0, self._began + self._jittered() - now)
             if due < call.getTime() - now:
                 call.reset(due)
+
+    def recheck(self) -> None:
+        """Believe nothing that was found before, and check at once. Who was up is unknown; the caller refreshes the pool."""
+        self.verdict = Verdict(self.policy)
+        if self.backend.health == "up":
+            self.backend.health = "unknown"
+        self._loop.interval = (
+            0.0  # until the next tick, which so comes at once, also after a check that is being judged
+        )
+        check, self._check = self._check, None
+        call = self._loop.call
+        if check is not None:  # it has begun before, and may have met the former program
+            check.cancel()
+            self._tick_is_over()
+        elif call is not None:
+            call.reset(0.0)
 
     def stop(self) -> None:
         """No check, no result and no flip from here on; a check under way is given up."""
@@ -292,6 +311,12 @@ class HealthChecker(Service):
             return False
         prober.revise(policy, flapping)
         return True
+
+    def recheck(self, backend: Backend) -> None:
+        """Check it at once, and believe nothing that was found before. Those that are not checked are left in peace."""
+        prober = self._probers.get(backend)
+        if prober is not None:
+            prober.recheck()
 
     def remove(self, backend: Backend) -> None:
         """Do not check it any more; nobody waits for it. Unknown ones are left in peace."""

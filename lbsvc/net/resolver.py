@@ -2,8 +2,12 @@
 
 Promises: the first lookup begins at once, the others an interval apart, never two at a time; `on_addresses` is told only
 of answers that differ from the last good one, so that while resolving fails everybody goes on with what they have. A
-failure and the first success after it are logged once each. After `stop` nothing is called. An answer without addresses
+failure and the first success after it are logged once each. After `stop` nothing is called, and a lookup that has not begun
+does not begin. An answer without addresses
 is a failure. Addresses are IP literals, IPv4 first, each once, in an order that does not change from answer to answer.
+
+A resolver that does not answer holds up nothing but other names: lookups run in threads of their own, MOST_AT_ONCE of them,
+whom nobody waits for when the process ends, and not in the reactor's pool; what is more waits in turn, each name once.
 
 Called by the app, one watch for each name among the backends' hosts; what becomes of the addresses is its business.
 """
@@ -11,27 +15,89 @@ Called by the app, one watch for each name among the backends' hosts; what becom
 from __future__ import annotations
 
 import socket
+from collections import deque
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+
+from lbsvc.net.aside import run_aside
+
+#: So many lookups are under way at one time, whatever the names.
+MOST_AT_ONCE: Final = 16
+#: So many names wait for their turn; what is more fails at once, and is asked for again an interval later.
+MOST_WAITING: Final = 4096
 
 #: Asks for a name's addresses.
 Lookup = Callable[[str], Deferred[list[str]]]
 
 
 def system_lookup(reactor: Any) -> Lookup:
-    """A lookup by the system's resolver (/etc/hosts, nsswitch, DNS), in the reactor's thread pool."""
+    """A lookup by the system's resolver (/etc/hosts, nsswitch, DNS), beside the reactor."""
+    return Lookups(reactor, addresses_of).ask
 
-    def lookup(host: str) -> Deferred[list[str]]:
-        return deferToThreadPool(reactor, reactor.getThreadPool(), addresses_of, host)
 
-    return lookup
+class Lookups:
+    """Lookups beside the reactor, bounded in number, one for each name at a time. `resolve` blocks."""
+
+    def __init__(self, reactor: Any, resolve: Callable[[str], list[str]]) -> None:
+        self._reactor = reactor
+        self._resolve = resolve
+        #: name -> who waits for its addresses, while it waits or is looked up
+        self._asked: dict[str, list[Deferred[list[str]]]] = {}
+        self._waiting: deque[str] = deque()
+        self._under_way = 0
+
+    def ask(self, host: str) -> Deferred[list[str]]:
+        """The addresses of a name. Cancelled by everybody who has asked, it leaves the queue; one under way goes on."""
+        others = self._asked.get(host)
+        if others is None:
+            if len(self._waiting) >= MOST_WAITING:
+                raise OverflowError("too many names wait to be looked up")
+            others = self._asked[host] = []
+            self._waiting.append(host)
+        asked: Deferred[list[str]] = Deferred(partial(self._forget, host))
+        others.append(asked)
+        self._begin()
+        return asked
+
+    def _forget(self, host: str, asked: Deferred[list[str]]) -> None:
+        others = self._asked.get(host, [])
+        if asked in others:
+            others.remove(asked)
+        if not others and host in self._waiting:
+            self._waiting.remove(host)
+            del self._asked[host]
+
+    def _begin(self) -> None:
+        while self._waiting and self._under_way < MOST_AT_ONCE:
+            host = self._waiting.popleft()
+            try:
+                answer = run_aside(self._reactor, partial(self._resolve, host))
+            except Exception:  # there are no more threads to be had
+                self._tell(host, Failure())
+                continue
+            self._under_way += 1
+            answer.addBoth(self._ended, host)
+
+    def _ended(self, result: list[str] | Failure, host: str) -> None:
+        self._under_way -= 1
+        self._tell(host, result)
+        self._begin()
+
+    def _tell(self, host: str, result: list[str] | Failure) -> None:
+        for asked in self._asked.pop(host):
+            if asked.called:  # cancelled by what one of the others did
+                continue
+            if isinstance(result, Failure):
+                asked.errback(result)
+            else:
+                asked.callback(list(result))
 
 
 def addresses_of(host: str) -> list[str]:
@@ -72,6 +138,7 @@ class NameWatch:
         self._running = False
         self._loop = LoopingCall(self._ask)
         self._loop.clock = reactor
+        self._asked: Deferred[list[str]] | None = None  # under way
 
     def start(self) -> None:
         """Look it up now, and again."""
@@ -86,6 +153,8 @@ class NameWatch:
         self._running = False
         if self._loop.running:
             self._loop.stop()
+        if self._asked is not None:
+            self._asked.cancel()
 
     def _ask(self) -> Deferred[None]:
         """One lookup; LoopingCall waits for its end."""
@@ -94,6 +163,7 @@ class NameWatch:
         except Exception:
             asked = Deferred()
             asked.errback(Failure())
+        self._asked = asked
         return asked.addCallbacks(self._answered, self._failed).addBoth(self._over)
 
     def _answered(self, addresses: list[str]) -> None:
@@ -124,6 +194,7 @@ class NameWatch:
         self.failure = why
 
     def _over(self, result: Failure | None) -> None:
+        self._asked = None
         # A Failure here comes from on_addresses: it must not end the watch.
         if isinstance(result, Failure):
             self.log.failure("new addresses of {host} were not taken", failure=result, host=self.host)

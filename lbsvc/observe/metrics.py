@@ -37,12 +37,7 @@ from lbsvc.core.backend import Backend
 from lbsvc.core.books import BUCKETS, HANDSHAKES, METHODS, Histogram, ListenerBooks, RouteBooks
 from lbsvc.core.pool import Pool
 from lbsvc.errors import REASONS
-
-#: What a backend may be, each a 0/1 series; exactly one of them is 1. What people set hides what was found.
-STATES: Final = ("up", "down", "drain", "maint", "ejected", "unknown", "flapping")
-
-#: What the circuit of a backend may be, likewise.
-CIRCUITS: Final = ("closed", "open", "half_open")
+from lbsvc.observe.standing import CIRCUITS, STATES, namesakes, shown_state, together
 
 _CODES: Final = ("1xx", "2xx", "3xx", "4xx", "5xx")
 _METHOD_LABELS: Final = {method: method.decode() for method in METHODS}
@@ -253,39 +248,35 @@ def _by_pool(number: Callable[[Pool], float]) -> Callable[[View], Iterator[Row]]
     return lambda view: (((pool.name,), number(pool)) for pool in tuple(view.pools))
 
 
-def _backends(view: View) -> Iterator[Backend]:
-    """All that stand in a pool, those that are leaving too; under each name the first: a member hides one that leaves."""
-    for pool in tuple(view.pools):
-        yield from _by_name(pool)
-
-
-def _by_name(pool: Pool) -> list[Backend]:
-    found: dict[str, Backend] = {}
-    for backend in pool.everyone:
-        found.setdefault(backend.name, backend)
-    return list(found.values())
-
-
 def _by_backend_sum(number: Callable[[Backend], float]) -> Callable[[View], Iterator[Row]]:
     """What all have under one name together."""
 
     def rows(view: View) -> Iterator[Row]:
         for pool in tuple(view.pools):
-            sums: dict[str, float] = {}
-            for backend in pool.everyone:
-                sums[backend.name] = sums.get(backend.name, 0) + number(backend)
-            for name, total in sums.items():
-                yield (pool.name, name), total
+            for name, found in namesakes(pool):
+                yield (pool.name, name), sum(number(backend) for backend in found)
 
     return rows
 
 
-def _by_backend(value: Callable[[Backend], Value | None]) -> Callable[[View], Iterator[Row]]:
+def _by_backend(value: Callable[[Backend], float | None]) -> Callable[[View], Iterator[Row]]:
+    """What the first has under each name."""
+
     def rows(view: View) -> Iterator[Row]:
-        for backend in _backends(view):
-            found = value(backend)
-            if found is not None:
-                yield (backend.pool, backend.name), found
+        for pool in tuple(view.pools):
+            for name, found in namesakes(pool):
+                number = value(found[0])
+                if number is not None:
+                    yield (pool.name, name), number
+
+    return rows
+
+
+def _by_backend_histogram(histogram: Callable[[Backend], Histogram]) -> Callable[[View], Iterator[Row]]:
+    def rows(view: View) -> Iterator[Row]:
+        for pool in tuple(view.pools):
+            for name, found in namesakes(pool):
+                yield (pool.name, name), together([histogram(backend) for backend in found])
 
     return rows
 
@@ -294,34 +285,38 @@ def _backend_requests(view: View) -> Iterator[Row]:
     roads = view.roads
     for pool in tuple(view.pools):
         protocols = roads.get(pool.name, ("http", "tcp"))
-        for backend in _by_name(pool):
+        for name, found in namesakes(pool):
             if "http" in protocols:
                 for number, code in enumerate(_CODES, 1):
-                    yield (pool.name, backend.name, code), backend.requests[number]
+                    yield (pool.name, name, code), sum(backend.requests[number] for backend in found)
             if "tcp" in protocols:
-                yield (pool.name, backend.name, "ok"), backend.tcp_ok
-                yield (pool.name, backend.name, "error"), backend.tcp_error
+                yield (pool.name, name, "ok"), sum(backend.tcp_ok for backend in found)
+                yield (pool.name, name, "error"), sum(backend.tcp_error for backend in found)
 
 
-def _by_backend_and(counts: Callable[[Backend], Mapping[str, float]]) -> Callable[[View], Iterator[Row]]:
+def _by_backend_and(counts: Callable[[Backend], Mapping[str, int]]) -> Callable[[View], Iterator[Row]]:
+    """What all have under one name together, by a word."""
+
     def rows(view: View) -> Iterator[Row]:
-        for backend in _backends(view):
-            for word, count in counts(backend).items():
-                yield (backend.pool, backend.name, word), count
+        for pool in tuple(view.pools):
+            for name, found in namesakes(pool):
+                for word in counts(found[0]):
+                    yield (pool.name, name, word), sum(counts(backend)[word] for backend in found)
 
     return rows
 
 
-def _states(backend: Backend) -> Mapping[str, float]:
-    state = backend.state
-    if state == "ready":
-        # To be down is more than to be ejected: whoever cannot be reached at all will not be better when it returns.
-        state = "ejected" if backend.is_ejected and backend.health in ("up", "unknown") else backend.health
-    return {word: float(word == state) for word in STATES}
+def _one_of(words: tuple[str, ...], state: Callable[[Pool, Backend], str]) -> Callable[[View], Iterator[Row]]:
+    """Which of some words the first under each name is."""
 
+    def rows(view: View) -> Iterator[Row]:
+        for pool in tuple(view.pools):
+            for name, found in namesakes(pool):
+                now = state(pool, found[0])
+                for word in words:
+                    yield (pool.name, name, word), float(word == now)
 
-def _circuits(backend: Backend) -> Mapping[str, float]:
-    return {word: float(word == backend.circuit) for word in CIRCUITS}
+    return rows
 
 
 _BACKEND: Final = ("pool", "backend")
@@ -363,7 +358,7 @@ SERIES: Final = (
     Series("counter", "lbsvc_backend_requests_total", "Requests (connections, for tcp) to a backend, by its answer.",
            (*_BACKEND, "code"), _backend_requests),
     Series("histogram", "lbsvc_backend_request_duration_seconds", "How long a backend took to answer.", _BACKEND,
-           _by_backend(lambda backend: backend.duration)),
+           _by_backend_histogram(lambda backend: backend.duration)),
     Series("gauge", "lbsvc_backend_active", "Requests (connections, for tcp) at a backend now.", _BACKEND,
            _by_backend_sum(lambda backend: backend.active)),
     Series("gauge", "lbsvc_backend_connections", "Open connections to a backend, idle ones included.", _BACKEND,
@@ -375,13 +370,13 @@ SERIES: Final = (
     Series("counter", "lbsvc_backend_failures_total", "Failed uses of a backend.", (*_BACKEND, "reason"),
            _by_backend_and(lambda backend: backend.failures)),
     Series("gauge", "lbsvc_backend_state", "1 for the state that a backend is in.", (*_BACKEND, "state"),
-           _by_backend_and(_states)),
+           _one_of(STATES, shown_state)),
     Series("gauge", "lbsvc_circuit_state", "1 for the state that a backend's circuit is in.", (*_BACKEND, "state"),
-           _by_backend_and(_circuits)),
+           _one_of(CIRCUITS, lambda pool, backend: backend.circuit)),
     Series("counter", "lbsvc_health_checks_total", "Health checks.", (*_BACKEND, "result"),
            _by_backend_and(lambda backend: backend.checks)),
     Series("histogram", "lbsvc_health_check_duration_seconds", "How long health checks took.", _BACKEND,
-           _by_backend(lambda backend: backend.check_duration)),
+           _by_backend_histogram(lambda backend: backend.check_duration)),
     Series("counter", "lbsvc_retries_total", "Requests that were tried again.", ("pool",),
            _by_pool(lambda pool: pool.retries)),
     Series("counter", "lbsvc_retry_budget_exhausted_total", "Tries that the retry budget did not allow.", ("pool",),

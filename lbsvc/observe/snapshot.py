@@ -15,6 +15,7 @@ from lbsvc.core.backend import Backend
 from lbsvc.core.books import ListenerBooks
 from lbsvc.core.pool import Pool
 from lbsvc.observe.events import timestamp
+from lbsvc.observe.standing import found_health, set_state
 
 
 class Door(NamedTuple):
@@ -73,7 +74,7 @@ def pool_status(pool: Pool) -> dict[str, Any]:
         "name": pool.name,
         "algorithm": pool.algorithm,
         "queued": len(pool.queue),
-        "backends": [backend_status(backend) for backend in pool.everyone],
+        "backends": [{**backend_status(backend), "state": set_state(pool, backend)} for backend in pool.everyone],
     }
 
 
@@ -96,11 +97,3 @@ def backend_status(backend: Backend) -> dict[str, Any]:
         "last_check": checked and {"ok": checked[0], "at": timestamp(checked[1]), "detail": checked[2]},
         "source": backend.source,
     }
-
-
-def found_health(backend: Backend) -> str:
-    """What was found out about a backend, whatever people have set.
-
-    To be down is more than to be ejected: whoever cannot be reached at all will not be better when it returns.
-    """
-    return "ejected" if backend.is_ejected and backend.health in ("up", "unknown") else backend.health

@@ -24,10 +24,14 @@ class Wire(StringTransportWithDisconnection):
 
     aborted = False
     watcher: Any = None
+    is_half_closed = False
 
     @override
     def getPeer(self) -> IPv4Address:
         return IPv4Address("TCP", "192.0.2.7", 4000)
+
+    def loseWriteConnection(self) -> None:
+        self.is_half_closed = True
 
     @override
     def abortConnection(self) -> None:
@@ -75,6 +79,7 @@ class AskingCase(TestCase):
             LbsvcCollector(SampleView(), Histogram()),
             lambda: None,
             token=self.token,
+            stamp="t",
             control=self.control,
             emit=lambda level, event, message, **fields: self.events.append((level, event, message, fields)),
         )

@@ -27,7 +27,8 @@ class HostTests(TestCase):
 
     def test_loopback(self) -> None:
         """Bound to an address, that address and localhost are us; other names and addresses are not."""
-        for host in (b"127.0.0.1:9901", b"127.0.0.1", b"localhost", b"LOCALHOST:80", b"localhost.:9901"):
+        for host in (b"127.0.0.1:9901", b"127.0.0.1", b"localhost", b"LOCALHOST:80", b"localhost.:9901",
+                     b"127.0.0.1:", b"localhost:"):  # fmt: skip
             self.assertTrue(self.knows("127.0.0.1", host), host)
         for host in (b"evil.example", b"127.0.0.2", b"10.0.0.1", b"localhost.evil.example", b"", b"[::1]",
                      b"127.0.0.1:x", b"[127.0.0.1", b"127.0.0.1.nip.io", b"\xff", b"0x7f000001"):  # fmt: skip
@@ -51,6 +52,8 @@ class HostTests(TestCase):
         """However it is spelled, the bound IPv6 address is us."""
         self.assertTrue(self.knows("::1", b"[0:0:0:0:0:0:0:1]:9901"))
         self.assertTrue(self.knows("::1", b"[::1]"))
+        self.assertTrue(self.knows("::1", b"[::1]:"))
+        self.assertFalse(self.knows("::1", b"[::1]::"))
         self.assertFalse(self.knows("::1", b"[::2]"))
         self.assertFalse(self.knows("::1", b"[::1]x"))
 

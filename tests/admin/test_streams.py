@@ -19,6 +19,7 @@ from twisted.trial.unittest import TestCase
 from typing_extensions import override
 
 from lbsvc.admin import streams
+from lbsvc.admin.channel import AdminChannel
 from lbsvc.admin.site import make_site
 from lbsvc.admin.streams import BACKLOG, HEARTBEAT, STALL
 from lbsvc.core.books import Histogram
@@ -266,8 +267,8 @@ class LoopbackTests(TestCase):
         gone: Deferred[None] = Deferred()
         lost = site.connection_gone
 
-        def connection_gone() -> None:
-            lost()
+        def connection_gone(channel: AdminChannel) -> None:
+            lost(channel)
             gone.callback(None)
 
         self.patch(site, "connection_gone", connection_gone)

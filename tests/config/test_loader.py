@@ -48,6 +48,22 @@ class FileTests(TestCase):
         self.assertEqual(refusal(self.folder), [f"{self.folder}: cannot be read: Is a directory"])
         self.assertEqual(refusal("a\0b"), ["a\0b: cannot be read: no file can have this name"])
 
+    def test_no_regular_file(self) -> None:
+        """A pipe, whose writer might never come, and a device are refused; a stream of ours is read at the start."""
+        pipe = os.path.join(self.folder, "pipe")
+        os.mkfifo(pipe)
+        for path in (pipe, "/dev/zero"):
+            self.assertEqual(refusal(path), [f"{path}: cannot be read: it is no regular file"])
+        reading, writing = os.pipe()
+        given = f"/dev/fd/{reading}"
+        self.assertEqual(refusal(given), [f"{given}: cannot be read: it is no regular file"])
+        os.write(writing, (LISTENER + POOL).encode())
+        os.close(writing)
+        self.assertEqual(list(load_file(given, {}, is_start=True).settings.pools), ["p"])
+        os.close(reading)
+        with self.assertRaises(ConfigErrors):
+            load_file(pipe, {}, is_start=True)
+
     def test_a_file_that_is_no_text(self) -> None:
         """Bytes that are no text, and files beyond 16 MiB, are mistakes."""
         path = self.written(b"\x80")

@@ -7,8 +7,10 @@ from typing import Any
 
 from twisted.trial.unittest import TestCase
 
-from lbsvc.config.piece import backend_from, change_from, health_from
+from lbsvc.config.overlay import Overrides, apply, set_health
+from lbsvc.config.piece import MOST_MISTAKES, backend_from, change_from, health_from
 from lbsvc.config.schema import BackendSettings
+from lbsvc.core.policies import HealthCheckPolicy
 from lbsvc.errors import ConfigErrors
 from tests.config.reading import LISTENER, POOL, settings
 
@@ -51,6 +53,8 @@ class BackendTests(PieceCase):
             "address: is required",
         )
         self.wrong({}, "address: is required")
+        many = [f"x{number}: unknown key" for number in range(MOST_MISTAKES)]
+        self.wrong({"address": "h:1", **{f"x{n}": n for n in range(MOST_MISTAKES + 7)}}, *many, "and 7 more")
         for weight, got in {"3": '"3"', 3.0: "3.0", True: "true", None: "null"}.items():
             self.wrong({"address": "h:1", "weight": weight}, f"weight: must be a whole number (got {got})")
         self.wrong({"address": "h:1", "weight": [[[[[[]]]]]]}, "weight: must be a whole number (got a list)")
@@ -97,12 +101,15 @@ class HealthTests(PieceCase):
         """Only what is given changes; null is the default."""
         self.assertEqual(health_from({"interval": "1s", "rise": 1}, self.settings, "p"), {"interval": 1.0, "rise": 1})
         self.assertEqual(health_from({}, self.settings, "p"), {})
+        nothing = dict.fromkeys(HealthCheckPolicy.__dataclass_fields__)
+        self.assertEqual(health_from(nothing, self.settings, "p"), vars(HealthCheckPolicy()))
         found = health_from({"type": "http", "path": None, "expect_status": [200, "300-302"]}, self.settings, "p")
         self.assertEqual(found, {"type": "http", "path": "/health", "expect_status": ((200, 200), (300, 302))})
 
     def test_mistakes(self) -> None:
         """What the check that there will be cannot ask is refused, as in the file."""
         self.wrong({"path": "/x"}, "path: means nothing for a tcp check: add type: http")
+        self.wrong({"type": None, "path": "/x"}, "path: means nothing for a tcp check")
         self.wrong({"type": "grpc", "path": "/x"}, "path: means nothing for a grpc check")
         self.wrong(
             {"interval": 0, "fal": 1}, "interval: must be 10ms or more (got 0)", "fal: unknown key (did you mean fall?)"
@@ -114,10 +121,20 @@ class HealthTests(PieceCase):
         self.wrong({"port": 80}, "port: means nothing where all backends are unix sockets")
 
     def test_off(self) -> None:
-        """Where nothing is asked, there is nothing to change."""
+        """Where checks are off a type turns them on, and nothing else does."""
         self.settings = settings(LISTENER + POOL + "    health_check: off\n")
-        why = "is off in this pool: there is nothing to change before the configuration says what to ask"
-        self.wrong({"interval": "1s"}, why)
+        why = 'is off in this pool: a type turns it on, as in {"type": "http"}'
+        for given in ({"interval": "1s"}, {"path": "/health"}, {"type": None}, {}):
+            self.wrong(given, why)
+        given = {"type": "http", "path": "/health"}
+        found = health_from(given, self.settings, "p")
+        self.assertEqual(found, given)
+        effective, _ = apply(self.settings, set_health(self.settings, Overrides(), "p", found))
+        self.assertEqual(effective.pools["p"].health_check, HealthCheckPolicy(type="http", path="/health"))
+        self.assertEqual(health_from({"off": True}, self.settings, "p"), {"off": True})
+        self.wrong({"off": "yes"}, 'off: must be true or false (got "yes")', why)
+        self.wrong({"type": "tcp", "path": "/x"}, "path: means nothing for a tcp check")
+        self.wrong({"type": "htp"}, 'type: must be http, tcp or grpc (got "htp"; did you mean http?)')
 
 
 class ChangeTests(PieceCase):

@@ -6,6 +6,7 @@ import os
 
 from twisted.trial.unittest import TestCase
 
+from lbsvc.config.loader import check_text
 from lbsvc.config.schema import AccessLogSettings, AdminSettings, Bind, LogSettings, ShutdownSettings
 from tests.config.reading import LISTENER, POOL, load, mistakes, settings, top, top_mistakes
 
@@ -74,6 +75,13 @@ class TopTests(TestCase):
             "8:1: state_file: cannot be the configuration itself: run-time changes are kept in a file of their own"
         )
         self.assertEqual(top_mistakes("state_file: ../etc/lb.yaml"), [message])
+
+    def test_folder_of_the_state_file(self) -> None:
+        """A folder that is missing is noted; not to who sends a text from elsewhere, who would learn by it what there is."""
+        text = LISTENER + POOL + "state_file: %s\n"
+        self.assertTrue(any("state_file: its folder does not exist" in note for note in load(text % "none/x").notes))
+        self.assertFalse(any("state_file" in note for note in load(text % "/x").notes))
+        self.assertFalse(any("state_file" in note for note in check_text(text % "none/x", "etc/lb.yaml")))
 
     def test_shutdown(self) -> None:
         """Nothing at all is a duration here."""

@@ -202,9 +202,9 @@ class StateFileTests(TestCase):
         self.assertEqual(calls, ["version 1", "replace", "folder"])
 
     def test_folders_that_cannot_be_synced(self) -> None:
-        """A file system that syncs no folders is no reason to refuse a change; a disk that fails is."""
+        """A folder that cannot be synced is no reason to refuse a change; what a power cut may undo is told."""
         fsync = os.fsync
-        for number, is_refused in ((errno.EINVAL, False), (errno.EIO, True)):
+        for number, is_told in ((errno.EINVAL, False), (errno.EIO, True)):
 
             def failing(descriptor: int, number: int = number) -> None:
                 if stat.S_ISDIR(os.fstat(descriptor).st_mode):
@@ -212,10 +212,85 @@ class StateFileTests(TestCase):
                 fsync(descriptor)
 
             patch = self.patch(statefile.os, "fsync", failing)
-            if is_refused:
-                with self.assertRaises(OSError):
-                    self.file.save(CHANGES)
-            else:
-                self.file.save(CHANGES)
+            complaint = self.file.save(CHANGES)
             patch.restore()
+            self.assertEqual("its folder cannot be synced (no)" in (complaint or ""), is_told)
             self.assertEqual(self.file.load(), (CHANGES, None))
+
+    def refusal(self, path: Path) -> str:
+        """Why changes cannot be kept there."""
+        with self.assertRaises(OSError) as refused:
+            StateFile(str(path)).prepare()
+        return refused.exception.strerror or ""
+
+    def test_folder_is_made(self) -> None:
+        """The last folder of the path is made, for us alone; where more is missing nothing is, and that is said."""
+        path = self.folder / "run" / "state.json"
+        StateFile(str(path)).prepare()
+        self.assertEqual(stat.S_IMODE((self.folder / "run").stat().st_mode), 0o700)
+        self.assertEqual(os.listdir(self.folder / "run"), [])
+        StateFile(str(path)).prepare()
+        missing = self.folder / "a"
+        self.assertEqual(self.refusal(missing / "b" / "state.json"), f"there is no folder {missing}")
+        self.assertFalse(missing.exists())
+
+    def test_what_cannot_be_written(self) -> None:
+        """A folder or a pipe in its place, a file above it, a folder that takes no files: known before the first change."""
+        for make, why in ((os.mkdir, "Is a directory"), (os.mkfifo, "it is no regular file")):
+            make(self.path)
+            self.assertEqual(self.refusal(self.path), why)
+            os.rmdir(self.path) if make is os.mkdir else os.unlink(self.path)
+        self.path.write_text("x")
+        self.assertEqual(self.refusal(self.path / "state.json"), "Not a directory")
+        self.assertEqual(self.path.read_text(), "x")
+
+        def refuse(**given: Any) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        self.patch(statefile.tempfile, "mkstemp", refuse)
+        self.assertEqual(self.refusal(self.path), "Permission denied")
+
+    def test_what_a_kill_left(self) -> None:
+        """What a killed process left beside the file is removed, unless it is younger than this start, or another file's."""
+        self.file.save(CHANGES)
+        other = StateFile(str(self.folder / "other.json"))
+
+        def leave(file: StateFile) -> Path:
+            def die(old: str, new: str) -> None:
+                raise SystemExit
+
+            before = set(self.folder.iterdir())
+            patches = [self.patch(statefile.os, "replace", die), self.patch(statefile.os, "unlink", lambda path: None)]
+            self.assertRaises(SystemExit, file.save, CHANGES)
+            for patch in patches:
+                patch.restore()
+            (left,) = set(self.folder.iterdir()) - before
+            os.utime(left, (1, 1))
+            return left
+
+        ours, young, theirs = leave(self.file), leave(self.file), leave(other)
+        os.utime(young, (2**33, 2**33))
+        self.file.prepare()
+        self.assertFalse(ours.exists())
+        self.assertEqual(set(self.folder.iterdir()), {self.path, young, theirs})
+        self.assertEqual(self.file.load(), (CHANGES, None))
+
+    def test_a_name_of_any_length(self) -> None:
+        """The longest name that a file can have is no trouble."""
+        file = StateFile(str(self.folder / ("x" * 255)))
+        file.prepare()
+        file.save(CHANGES)
+        self.assertEqual(file.load(), (CHANGES, None))
+
+    def test_holds_others(self) -> None:
+        """Other changes are told from the same ones and from none; what is damaged stays where it is."""
+        self.assertFalse(self.file.holds_others(CHANGES))
+        self.file.save(CHANGES)
+        self.assertFalse(self.file.holds_others(CHANGES))
+        self.assertTrue(self.file.holds_others(Overrides()))
+        self.file.save(Overrides())
+        self.assertFalse(self.file.holds_others(CHANGES))
+        for damaged in ("{", "[" * 100_000):
+            self.path.write_text(damaged)
+            self.assertRaises(ValueError, self.file.holds_others, CHANGES)
+            self.assertEqual(os.listdir(self.folder), ["state.json"])

@@ -29,6 +29,20 @@ def seen(pool: Pool, count: int = 12) -> str:
 
 
 class Tiers(TestCase):
+    def test_whom_a_client_sticks_to(self) -> None:
+        """A backend that is not known to be up takes its own clients only where nobody else is up, or while it drains."""
+        a, b = members("ab")
+        pool = pool_of([a, b])
+        a.health = "unknown"
+        pool.refresh()
+        self.assertFalse(pool.can_serve(a))
+        b.health = "down"
+        pool.refresh()
+        self.assertTrue(pool.can_serve(a))
+        b.health, a.state = "up", "drain"
+        pool.refresh()
+        self.assertTrue(pool.can_serve(a))
+
     def test_order(self) -> None:
         """HC-10: up ones first, then up backups, then unchecked ones, then unchecked backups; never those down."""
         up, spare = member("a"), member("b", backup=True)

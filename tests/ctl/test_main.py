@@ -51,12 +51,15 @@ class AskingTests(LbctlTestCase):
         found = self.read("status")["pools"][0]["backends"][2]
         self.assertEqual([found[key] for key in ("name", "weight", "backup", "source")], ["c", 2, True, "runtime"])
         self.assertIn("weight: 2 -> 7", self.call("backend", "weight", "web", "c", "7"))
-        self.call("backend", "drain", "web", "a", "--wait", "--timeout", "30s")
+        drained = self.call("backend", "drain", "web", "a", "--wait", "--timeout", "30s")
+        self.assertEqual(drained.splitlines()[-1], "web/a is empty")
         self.assertEqual(self.states(), {"a": "drain", "b": "ready", "c": "ready"})
-        self.call("backend", "ready", "web", "a")
+        self.assertEqual(self.call("backend", "ready", "web", "a", "--wait").splitlines()[-1], "web/a is up")
         changed = self.read("backend", "maint", "web", "c")
         self.assertEqual((changed["name"], self.states()["c"]), ("c", "maint"))
-        self.assertIn("c: removed", self.call("backend", "remove", "web", "c", "--wait"))
+        removed = self.call("backend", "remove", "web", "c", "--wait")
+        self.assertIn("c: removed", removed)
+        self.assertEqual(removed.splitlines()[-1], "web/c is gone")
         self.assertEqual(self.states(), {"a": "ready", "b": "ready"})
 
     def test_refused(self) -> None:
@@ -182,6 +185,21 @@ class DrainTests(LbctlTestCase):
         self.assertIn(codes, ([0, 0], [0, 1]))  # whoever asks last has its state; the other one may have seen it
         until(lambda: list(self.states()) == ["a"], "b is gone")
 
+    def test_not_up(self) -> None:
+        """`ready --wait` of one whose program does not run ends with 1 after --timeout, and says what its check found."""
+        self.serve_two(pool={"health_check": {"type": "tcp", "interval": "100ms"}})
+        self.call("backend", "drain", "web", "a", "--wait")
+        self.backends[0].stop()
+        self.call("backend", "ready", "web", "a", "--wait", "--timeout", "500ms", code=1)
+        self.assertEqual(self.said, "lbctl: web/a: down (connection refused) after 0.5 s; it stays ready\n")
+
+    def test_https(self) -> None:
+        """Whoever asks by https is told that it is not spoken, and what is."""
+        self.serve_two()
+        self.admin = self.admin.replace("http://", "https://")
+        self.call("status", code=69)
+        self.assertIn("https is not spoken there: the admin interface of lbsvc speaks http", self.said)
+
     def test_cut(self) -> None:
         """remove --drain cuts what is left when its time is over, so that --wait ends."""
         _, port = self.serve_two(protocol="tcp")
@@ -215,7 +233,10 @@ class AloneTests(LbctlTestCase):
             (("statsu",), "did you mean status?"),
             (("backend", "remov", "web", "a"), "did you mean remove?"),
             (("status", "--jsno"), "--json"),
-            (("backend", "weight", "web", "a", "-1"), ""),
+            (("backend", "weight", "web", "a", "-1"), "weight: must be 0 or more (got -1)"),
+            (("backend", "weight", "web", "a", "70000"), "70000 is not in the range"),
+            (("backend", "weight", "web", "a", "--jsn"), "No such option"),
+            (("backend", "ready", "web", "a", "--timeout", "1s"), "--timeout means nothing without --wait"),
             (("backend", "drain", "web", "a", "--timeout", "1s"), "--timeout means nothing without --wait"),
             (("backend", "drain", "web", "a", "--wait", "--timeout", "soon"), "duration"),
             (("--admin", "ftp://x", "status"), "--admin: must be http://HOST:PORT or unix:PATH"),

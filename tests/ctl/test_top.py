@@ -152,10 +152,68 @@ class ViewTests(SynchronousTestCase):
                 self.assertTrue(any(self.chosen() in line for line in lines))
                 self.assertIn(HELP, lines[-1])
 
+    def test_before(self) -> None:
+        """Before the first status nothing is said that nobody knows."""
+        self.patch(tables, "is_terminal", lambda: True)
+        console = Console(width=80, height=50, color_system=None)
+        with console.capture() as captured:
+            console.print(Top("here").drawing(24, 80))
+        self.assertEqual(captured.get().splitlines()[0].strip(), "lbsvc at here: waiting for its first status")
+        self.assertNotIn("None", captured.get())
+
     def test_quit(self) -> None:
         """q ends it."""
         self.top.press("q")
         self.assertTrue(self.top.has_ended)
+
+
+class StatusTests(SynchronousTestCase):
+    """The tables of `lbctl status` on terminals of all widths."""
+
+    def lines(self, width: int, found: dict[str, Any]) -> list[str]:
+        self.patch(tables, "is_terminal", lambda: True)
+        self.patch(tables, "console", lambda: Console(width=width, color_system=None, force_terminal=True))
+        return tables.for_status(found).splitlines()
+
+    def found(self, *names: str, **keys: Any) -> dict[str, Any]:
+        found = status(1, **dict.fromkeys(names, 12345))
+        found["listeners"] = [
+            {"name": "main", "bind": "127.0.0.1:8080", "protocol": "http", "state": "listening", "connections": 12}
+        ]
+        for backend in found["pools"][0]["backends"]:
+            backend |= {"address": backend["name"], "latency": 0.0123, **keys}
+        return found
+
+    def test_eighty_columns(self) -> None:
+        """On 80 columns each backend is a line, words are whole, and what a failed check said stands below."""
+        checked = {"ok": False, "at": 1.0, "detail": "503 Service Unavailable, not 200-399"}
+        found = self.found("10.0.0.1:8001", "10.0.0.2:8001", last_check=checked, health="down", source="runtime")
+        lines = self.lines(80, found)
+        self.assertLessEqual(max(map(len, lines)), 80)
+        for name in ("10.0.0.1:8001", "10.0.0.2:8001"):
+            (line,) = [line for line in lines if f" {name} " in line]
+            self.assertEqual(line.split()[2:5], ["1", "ready", "down"])
+            self.assertTrue(line.endswith("12.3 ms"), line)
+            self.assertIn(f"web/{name}: last check failed: 503 Service Unavailable, not 200-399", lines)
+        self.assertNotIn("LAST CHECK", "".join(lines))
+
+    def test_wide(self) -> None:
+        """Where there is room for all, all is there, on its line alone."""
+        lines = self.lines(200, self.found("a:1", last_check={"ok": True, "at": 1.0, "detail": "200"}, circuit="open"))
+        (heads,) = [line for line in lines if "BACKEND" in line]
+        self.assertIn("ADDRESS", heads)
+        self.assertIn("CIRCUIT", heads)
+        self.assertTrue(lines[-1].rstrip().endswith("ok: 200"), lines)
+
+    def test_any_width(self) -> None:
+        """However narrow it is, a backend is a line, with its state and health in whole; its name may be cut."""
+        found = self.found("a-backend-with-a-long-name.internal.example:8001", circuit="half_open")
+        for width in range(40, 140, 7):
+            lines = self.lines(width, found)
+            self.assertLessEqual(max(map(len, lines)), width)
+            (line,) = [line for line in lines if "a-ba" in line]
+            for whole in (" ready ", " up "):
+                self.assertIn(whole, line)
 
 
 class Terminal:
@@ -217,6 +275,9 @@ class LiveTests(LbctlTestCase):
         _, port = self.serve_two()
         terminal = self.terminal("top")
         terminal.sees("\x1b[?1049h")  # the other screen
+        terminal.sees("lbsvc ")
+        terminal.sees(" at ")  # of the first frame
+        self.assertNotIn("None", terminal.text)
         terminal.sees("round_robin")
         self.assertEqual(get(port).status, 200)
         terminal.press("d")

@@ -173,3 +173,8 @@ def path_of(pool: str, name: str | None = None) -> str:
 def entry_keys(entry: Entry) -> dict[str, Any]:
     """What is sent to add a backend."""
     return {key: value for key, value in entry.keys.items() if (key, value) not in (("weight", 1), ("backup", False))}
+
+
+def counted(tag: str) -> int:
+    """How often a pool has changed, by its tag."""
+    return int(tag.strip('"').rpartition("-")[2])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from functools import partial
 
+from lbsvc.config.statefile import StateFile
+from tests.config.test_statefile import CHANGES
 from tests.integration.cases import ProcessTestCase, config
 from tests.integration.secured import NAME, SecureCase
 from tests.kit.operating import Operator
@@ -90,6 +93,14 @@ class RefusalTests(ProcessTestCase):
         self.balancer.file.mkdir()
         self.assert_refused("cannot be read: Is a directory")
 
+    def test_pipe(self) -> None:
+        """A pipe in its place, into which nobody writes, is refused as well, and the next right file is applied."""
+        self.balancer.file.unlink()
+        os.mkfifo(self.balancer.file)
+        self.assert_refused("cannot be read: it is no regular file")
+        self.operator.tree["watch"] = True
+        self.assertEqual(self.operator.apply(), ["watch: changed"])
+
     def test_log_paths(self) -> None:
         """Logs that cannot be opened, both told at once."""
         self.operator.tree["access_log"] = {"path": "missing/access.log"}
@@ -101,10 +112,18 @@ class RefusalTests(ProcessTestCase):
         )
 
     def test_state_file(self) -> None:
-        """A state file that cannot be written."""
-        self.operator.tree["state_file"] = "missing/state.json"
+        """A state file that cannot be written, and one that holds changes of its own."""
+        folder = self.balancer.folder
+        self.operator.tree["state_file"] = "missing/too/state.json"
         self.operator.write()
-        self.assert_refused("state_file: cannot be written: No such file or directory")
+        self.assert_refused(f"state_file: cannot be written: there is no folder {folder}/missing")
+        other = folder / "other.json"
+        StateFile(str(other)).save(CHANGES)
+        before = other.read_bytes()
+        self.operator.tree["state_file"] = "other.json"
+        self.operator.write()
+        self.assert_refused("state_file: holds other run-time changes than those in force: move it away")
+        self.assertEqual(other.read_bytes(), before)
 
     def test_ports(self) -> None:
         """Ports that others have, of listeners and of the admin interface, told at once."""

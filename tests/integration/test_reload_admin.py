@@ -81,6 +81,21 @@ class AdminTests(ProcessTestCase):
         answer = ask(port, "GET", "/api/v1/status", Authorization="Bearer sesame", Host="lb.example")
         self.assertEqual(answer.status, 200)
 
+    def test_queue_of_a_bind_that_goes(self) -> None:
+        """Everybody who waits in the queue of the former bind is answered."""
+        clients = []
+        self.balancer.signal(signal.SIGSTOP)
+        for _ in range(120):
+            client = RawClient(self.operator.port)
+            self.addCleanup(client.sock.close)
+            client.send(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+            clients.append(client)
+        self.operator.tree["admin"]["bind"] = f"127.0.0.1:{free_port()}"
+        self.operator.write()
+        self.balancer.signal(signal.SIGHUP)
+        self.balancer.signal(signal.SIGCONT)
+        self.assertEqual({client.response().status for client in clients}, {200})
+
     def test_race(self) -> None:
         """Of several who change what they have read, with If-Match, one is first; the others read again."""
         for _ in range(5):

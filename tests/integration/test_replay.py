@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 
 from tests.integration.cases import ProcessTestCase
 from tests.integration.promised import Clash, Entry, File, FilePool, InForce, Missing, PoolInForce, Shown
-from tests.integration.replaying import ODD, PLACES, WELL, Replayed, entry_keys, path_of
+from tests.integration.replaying import ODD, PLACES, WELL, Replayed, counted, entry_keys, path_of
 from tests.kit.processes import until
 
 NAMES = ("a", "b", "c/d", "..", "e ?#%25")
@@ -67,7 +67,7 @@ class Replay(RuleBasedStateMachine):
     @initialize(check=st.sampled_from((True, True, False)))
     def begin(self, check: bool) -> None:
         """Without pools nothing of what was changed before stands; tags and generations go on."""
-        self.tags: dict[str, tuple[int, Any]] = {}
+        self.tags: dict[str, tuple[str, Any]] = {}
         self.stale: dict[str, str] = {}
         self.restarted = False
         first = [Entry(name, self.address(place), place + 1) for place, name in enumerate(NAMES[:3])]
@@ -126,7 +126,7 @@ class Replay(RuleBasedStateMachine):
         fields = {key: value for key, value in (("weight", weight), ("state", state)) if value is not None}
         headers = {}
         if tag == "right" and pool in self.tags:
-            headers = {"If-Match": f'"x", "{self.tags[pool][0]}"'}
+            headers = {"If-Match": f'"x", {self.tags[pool][0]}'}
         elif tag == "old" and pool in self.stale and pool in self.model.pools:
             headers = {"If-Match": self.stale[pool]}
         call = self.service.ask("PATCH", path_of(pool, name), fields, headers)
@@ -252,8 +252,8 @@ class Replay(RuleBasedStateMachine):
         assert status == -how, status
         self.model.read(self.file)
         self.model.generation = 1
+        self.stale.update((pool, tag) for pool, (tag, _) in self.tags.items())  # a process knows no tag of another
         self.tags.clear()
-        self.stale.clear()
 
     # -- what must be so
 
@@ -321,13 +321,14 @@ class Replay(RuleBasedStateMachine):
             assert {key: check[key] for key in pool.checked} == pool.checked, (check, pool.checked)
         status, _, tag = self.service.ask("GET", path_of(name))
         assert status == 200
-        number, now = int(tag.strip('"')), (pool.backends, pool.checked, pool.written.algorithm)
+        now = (pool.backends, pool.checked, pool.written.algorithm)
         if name in self.tags:
             before, was = self.tags[name]
-            assert (number == before) if was == now else (number > before), (before, number, was, now)
-            if number != before:
-                self.stale[name] = f'"{before}"'
-        self.tags[name] = number, now
+            assert (tag == before) if was == now else (counted(tag) > counted(before)), (before, tag, was, now)
+            if tag != before:
+                self.stale[name] = before
+        assert tag != self.stale.get(name)
+        self.tags[name] = tag, now
 
     def served(self) -> None:
         """Requests reach exactly those who may get traffic; whom they reach is a matter of the weights."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from tests.integration.cases import ProcessTestCase, config
 from tests.kit.operating import Operator, Repeated, fresh_requests
-from tests.kit.processes import ROOT, Nginx, free_ports, run, until
+from tests.kit.processes import ROOT, Child, Nginx, answers, free_ports, run, until
 from tests.kit.programs import Wrk
 
 QUICK = {"type": "http", "path": "/health", "interval": "100ms", "timeout": "1s", "rise": 1, "fall": 1}
@@ -154,6 +157,58 @@ class RolloutTests(ProcessTestCase):
             self.start_nginx(port, "v1")
             self.wait_served(port)
         self.assert_no_errors()
+
+
+class RecipeTests(ProcessTestCase):
+    """The README's release, of a pool whose backends listen only a while after they were started."""
+
+    def demo(self, port: int) -> Child:
+        command = [sys.executable, "-m", "lbsvc.ctl.main", "demo-backend", "--port", str(port)]
+        child = Child(command, folder=self.scratch())
+        self.addCleanup(child.stop)
+        return child
+
+    def test_release(self) -> None:
+        """drain --wait, restart, ready --wait, one after the other: no request fails, though the programs start slowly."""
+        ports = dict(zip("ab", free_ports(2), strict=True))
+        backends = {name: self.demo(port) for name, port in ports.items()}
+        until(lambda: all(map(answers, ports.values())), "backends")
+        entries = [{"address": f"127.0.0.1:{port}", "name": name} for name, port in ports.items()]
+        check = {"type": "http", "path": "/health", "interval": "300ms"}
+        balancer, port = self.serve(*entries, pool={"health_check": check})
+        admin = {"LBCTL_ADMIN": f"http://127.0.0.1:{balancer.admin_port}"}
+        lbctl = [sys.executable, "-m", "lbsvc.ctl.main"]
+        load = Child(
+            [*lbctl, "request", f"http://127.0.0.1:{port}/", "-d", "300s", "-c", "4", "--rate", "200", "--json"],
+            folder=self.scratch(),
+        )
+        self.addCleanup(load.stop)
+        operator = Operator(balancer)
+
+        def served(name: str) -> int:
+            return int(operator.backend("web", name)["requests"])
+
+        for name in ports:
+            drained = run([*lbctl, "backend", "drain", "web", name, "--wait", "--timeout", "30s"], env=admin)
+            self.assertEqual((drained.returncode, drained.stderr), (0, b""))
+            backends[name].stop()
+            with ThreadPoolExecutor(1) as threads:
+                ready = [*lbctl, "backend", "ready", "web", name, "--wait", "--timeout", "60s"]
+                waiting = threads.submit(run, ready, env=admin)
+                other = "b" if name == "a" else "a"
+                aim = served(other) + 200  # a second's requests: so long it does not listen
+                until(lambda other=other, aim=aim: served(other) > aim, "the other one serves")
+                self.assertFalse(waiting.done(), "up before it listens")
+                backends[name] = self.demo(ports[name])
+                done = waiting.result()
+            self.assertEqual((done.returncode, done.stderr), (0, b""))
+            aim = served(name) + 50
+            until(lambda name=name, aim=aim: served(name) > aim, "serves again")
+        load.signal(signal.SIGINT)
+        load.wait()
+        found = json.loads(load.text)
+        self.assertGreater(found["requests"], 400)
+        self.assertEqual(found["failed"], 0, found)
 
 
 def read_lines(file: Path) -> list[str]:

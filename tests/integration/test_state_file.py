@@ -129,13 +129,31 @@ class StateTests(ProcessTestCase):
         self.assertEqual((shown["weight"], shown["state"]), (1, "drain"))
 
     def test_cannot_be_written(self) -> None:
-        """A state file that cannot be written: 500, and nothing has changed."""
-        _, operator = self.run_it()
+        """A state file that cannot be written: 500, nothing has changed, and the log says why."""
+        balancer, operator = self.run_it()
         self.file.mkdir()
         (self.file / "x").mkdir()
         answer = operator.api("PATCH", "/pools/web/backends/one", {"weight": 3})
         self.assertEqual(answer.status, 500, answer.body)
         self.assertIn("state_file: cannot be written", answer.value["detail"])
+        (event,) = [event for event in balancer.events() if event["event"] == "state.refused"]
+        self.assertEqual(event["level"], "error")
         shown = operator.backend("web", "one")
         assert shown is not None
         self.assertEqual((shown["weight"], shown["source"]), (1, "config"))
+
+    def test_folder(self) -> None:
+        """A folder that is missing is made at the start; where it cannot be, the start is refused with the key's place."""
+        self.file = self.folder / "run" / "state.json"
+        balancer, operator = self.run_it()
+        self.change(operator)
+        balancer.signal(signal.SIGTERM)
+        balancer.wait()
+        self.assert_changed(self.run_it()[1])
+        text = (
+            f"listeners: {{a: {{bind: '127.0.0.1:{self.port}', pool: a}}}}\npools: {{a: {{backends: '127.0.0.1:1'}}}}\n"
+        )
+        refused = self.start(f"{text}state_file: no/such/state.json\n")
+        self.assertEqual(refused.wait(), 71)
+        missing = f"there is no folder {refused.folder}/no"
+        self.assertEqual(refused.errors, f"{refused.file}:3:1: state_file: cannot be written: {missing}\n")

@@ -75,6 +75,8 @@ class Pooled:
 
     def _look_up(self, host: str) -> Deferred[list[str]]:
         answer = self.names[host]
+        if isinstance(answer, Deferred):
+            return answer
         return fail(answer) if isinstance(answer, Exception) else succeed(answer)
 
     def _emit(self, level: str, event: str, message: str, **fields: Any) -> None:
@@ -112,8 +114,12 @@ class Pooled:
 
     def keep(self, name: str) -> Kept:
         """A connection that is kept for it."""
+        return self.keep_in(name, "web")
+
+    def keep_in(self, name: str, pool: str) -> Kept:
+        """The same, in a pool."""
         kept = Kept()
-        self.named(name).idle.append(kept)
+        self.named(name, pool).idle.append(kept)
         return kept
 
     def picked(self, count: int = 12, pool: str = "web") -> set[str]:

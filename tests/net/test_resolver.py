@@ -3,14 +3,39 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
+from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
-from lbsvc.net.resolver import NameWatch, addresses_of, in_order, system_lookup
+from lbsvc.net import resolver
+from lbsvc.net.resolver import MOST_AT_ONCE, Lookups, NameWatch, addresses_of, in_order, system_lookup
+
+#: A process that is told to stop while more names than there are threads for are looked up, and nobody answers.
+STOPPED = """
+import socket, threading
+from twisted.internet import reactor
+from lbsvc.net.resolver import MOST_AT_ONCE, system_lookup
+begun = threading.Semaphore(0)
+def never(*given, **more):
+    begun.release()
+    threading.Event().wait()
+socket.getaddrinfo = never
+def stop():
+    lookup = system_lookup(reactor)
+    for number in range(2 * MOST_AT_ONCE):
+        lookup(f"{number}.example")
+    for _ in range(MOST_AT_ONCE):
+        begun.acquire()
+    reactor.callInThread(reactor.callFromThread, reactor.stop)
+reactor.callWhenRunning(stop)
+reactor.run()
+"""
 
 
 class Watching:
@@ -149,7 +174,7 @@ class NameWatchTests(TestCase):
 
 class SystemLookup(TestCase):
     def test_a_literal(self) -> Deferred[list[str]]:
-        """The system's resolver, asked in a thread of the reactor's pool, gives a literal as it is."""
+        """The system's resolver, asked in a thread, gives a literal as it is."""
         from twisted.internet import reactor
 
         asked = system_lookup(reactor)("127.0.0.1")
@@ -174,3 +199,103 @@ class SystemLookup(TestCase):
         self.assertEqual(
             in_order(["::2", "10.0.0.2", "::1", "10.0.0.1", "::1"]), ["10.0.0.1", "10.0.0.2", "::1", "::2"]
         )
+
+    def test_nobody_answers(self) -> None:
+        """A process ends while names are looked up, and the reactor's own threads are free for others meanwhile."""
+        subprocess.run([sys.executable, "-c", STOPPED], check=True, timeout=30)
+
+
+class LookupsTests(TestCase):
+    """How many lookups there are at one time; the threads are the test's."""
+
+    def setUp(self) -> None:
+        self.begun: list[tuple[str, Deferred[list[str]]]] = []
+        self.is_full = False
+        self.patch(resolver, "run_aside", self.run_aside)
+        self.lookups = Lookups(None, lambda host: [host])
+
+    def run_aside(self, reactor: None, function: Callable[[], list[str]]) -> Deferred[list[str]]:
+        if self.is_full:
+            raise RuntimeError("can't start new thread")
+        done: Deferred[list[str]] = Deferred()
+        self.begun.append((function()[0], done))
+        return done
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.begun]
+
+    def test_bounded(self) -> None:
+        """So many names at a time are looked up, the others in turn as these end, well or badly."""
+        names = [f"{number}.example" for number in range(MOST_AT_ONCE + 2)]
+        asked = [self.lookups.ask(name) for name in names]
+        self.assertEqual(self.names, names[:MOST_AT_ONCE])
+        self.begun[3][1].callback(["10.0.0.1"])
+        self.begun[5][1].errback(OSError("no such name"))
+        self.assertEqual(self.successResultOf(asked[3]), ["10.0.0.1"])
+        self.failureResultOf(asked[5], OSError)
+        self.assertEqual(self.names, names)
+
+    def test_one_for_each_name(self) -> None:
+        """Who asks for a name that is being looked up gets the same answer, as a list of his own."""
+        first, second = self.lookups.ask("a"), self.lookups.ask("a")
+        self.assertEqual(self.names, ["a"])
+        self.begun[0][1].callback(["10.0.0.1"])
+        found = self.successResultOf(first)
+        self.assertEqual(found, ["10.0.0.1"])
+        self.assertIsNot(self.successResultOf(second), found)
+        self.lookups.ask("a")
+        self.assertEqual(self.names, ["a", "a"])
+
+    def test_cancelled(self) -> None:
+        """A name that nobody waits for any more leaves the queue; one that is being looked up takes those who come later."""
+        for number in range(MOST_AT_ONCE):
+            self.lookups.ask(str(number))
+        one, two, other = self.lookups.ask("a"), self.lookups.ask("a"), self.lookups.ask("b")
+        for asked in (one, two):
+            asked.cancel()
+            self.failureResultOf(asked, CancelledError)
+        self.begun[0][1].callback([])
+        self.assertEqual(self.names[MOST_AT_ONCE:], ["b"])
+        other.cancel()
+        self.failureResultOf(other, CancelledError)
+        again = self.lookups.ask("b")
+        self.assertEqual(self.names[MOST_AT_ONCE:], ["b"])
+        self.begun[-1][1].callback(["10.0.0.2"])
+        self.assertEqual(self.successResultOf(again), ["10.0.0.2"])
+
+    def test_cancelled_by_another(self) -> None:
+        """One who gives up because of what another was told is told nothing more."""
+        first, second = self.lookups.ask("a"), self.lookups.ask("a")
+        first.addCallback(lambda addresses: second.cancel())
+        self.begun[0][1].callback(["10.0.0.1"])
+        self.failureResultOf(second, CancelledError)
+
+    def test_bounded_queue(self) -> None:
+        """Past so many waiting names a lookup is refused."""
+        self.patch(resolver, "MOST_WAITING", 2)
+        for number in range(MOST_AT_ONCE + 2):
+            self.lookups.ask(str(number))
+        with self.assertRaises(OverflowError):
+            self.lookups.ask("a")
+        self.lookups.ask("3")
+
+    def test_no_threads(self) -> None:
+        """Where no thread can be had the lookup fails, and the next one is tried."""
+        self.is_full = True
+        for name in ("a", "b"):
+            self.failureResultOf(self.lookups.ask(name), RuntimeError)
+        self.is_full = False
+        asked = self.lookups.ask("a")
+        self.begun[0][1].callback(["10.0.0.1"])
+        self.assertEqual(self.successResultOf(asked), ["10.0.0.1"])
+
+    def test_a_watch_that_stops(self) -> None:
+        """A watch that is stopped before its name had its turn takes it out of the queue."""
+        for number in range(MOST_AT_ONCE):
+            self.lookups.ask(str(number))
+        watch = NameWatch(Clock(), "a", 10.0, self.lookups.ask, lambda addresses: None)
+        watch.start()
+        watch.stop()
+        self.begun[0][1].callback([])
+        self.assertEqual(self.names, [str(number) for number in range(MOST_AT_ONCE)])

@@ -11,7 +11,8 @@ from lbsvc.core.backend import Outcome
 from lbsvc.core.books import BUCKETS, Histogram, ListenerBooks
 from lbsvc.core.queueing import Queue
 from lbsvc.errors import REASONS
-from lbsvc.observe.metrics import CIRCUITS, SERIES, STATES, LbsvcCollector, ReactorLag
+from lbsvc.observe.metrics import SERIES, LbsvcCollector, ReactorLag
+from lbsvc.observe.standing import CIRCUITS, STATES
 from tests.observe.sample_view import SampleView, pool, realistic
 
 LISTENER = {"listener"}
@@ -361,7 +362,7 @@ class LeavingTests(TestCase):
         self.assertNotIn(b'backend="a"', generate_latest(LbsvcCollector(view, Histogram())))
 
     def test_one_name(self) -> None:
-        """One that has the name of a member is in its gauges of what is open; each series is there once."""
+        """One that has the name of a member is in its counts and in what is open; each series is there once."""
         view = SampleView(pools=[pool("web", "a")])
         web = view.pools[0]
         former = web.backends[0]
@@ -373,7 +374,7 @@ class LeavingTests(TestCase):
         web.departures.begin(former)
         found = values(view)
         self.assertEqual(at(found, "lbsvc_backend_active", pool="web", backend="a"), 3)
-        self.assertEqual(at(found, "lbsvc_backend_requests_total", pool="web", backend="a", code="2xx"), 3)
+        self.assertEqual(at(found, "lbsvc_backend_requests_total", pool="web", backend="a", code="2xx"), 8)
         page = generate_latest(LbsvcCollector(view, Histogram())).splitlines()
         self.assertEqual(len([line for line in page if line.startswith(b"lbsvc_backend_weight{")]), 1)
         newer.active = 0

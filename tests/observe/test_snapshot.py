@@ -11,7 +11,8 @@ import lbsvc
 from lbsvc.core.backend import Outcome
 from lbsvc.core.books import ListenerBooks
 from lbsvc.core.pool import Pool
-from lbsvc.observe.snapshot import Door, backend_status, found_health, status
+from lbsvc.observe.snapshot import Door, backend_status, status
+from lbsvc.observe.standing import found_health
 from tests.observe.sample_view import pool, realistic
 
 

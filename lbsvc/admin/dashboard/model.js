@@ -1,0 +1,142 @@
+// What is known: statuses from the event stream, series from /api/v1/history. No elements, no requests.
+
+const SPAN = 5; // statuses over which live rates are taken, a second apart
+const GAUGES = new Set(["active", "queued", "connections"]);
+const NAMES = new Set(["name", "pool", "address", "step", "lately"]);
+
+export const keyOf = (...parts) => parts.join("\u0000");
+
+/** One series: columns of whole numbers, oldest first, -1 where nothing is known. */
+export class Series {
+  constructor(limit) {
+    this.limit = limit; // seconds
+    this.step = 1;
+    this.columns = {};
+    this.lately = null;
+  }
+
+  add(found, fresh) {
+    this.step = found.step;
+    this.lately = found.lately ?? null;
+    const most = Math.ceil(this.limit / this.step);
+    for (const [name, values] of Object.entries(found)) {
+      if (NAMES.has(name)) continue;
+      const all = fresh ? values : [...(this.columns[name] ?? []), ...values];
+      this.columns[name] = all.length > most ? all.slice(-most) : all;
+    }
+  }
+
+  /** What the last so many seconds make in all, and how many of them are known. */
+  sum(name, seconds) {
+    let total = 0, known = 0;
+    for (const value of (this.columns[name] ?? []).slice(-Math.max(1, Math.round(seconds / this.step)))) {
+      if (value >= 0) { total += value; known += this.step; }
+    }
+    return {total, known};
+  }
+
+  /** A rate a second over the last so many seconds; null where nothing is known. */
+  rate(name, seconds) {
+    const {total, known} = this.sum(name, seconds);
+    return known ? total / known : null;
+  }
+
+  /** The last known value among the last few; -1 where there is none. */
+  last(name, among = 15) {
+    const values = this.columns[name] ?? [];
+    for (let at = values.length - 1; at >= Math.max(0, values.length - among); at--) if (values[at] >= 0) return values[at];
+    return -1;
+  }
+
+  /** `points` values over `seconds`, oldest first, null where nothing is known; of counters rates a second. */
+  points(name, seconds, points, tick) {
+    const values = this.columns[name] ?? [];
+    const size = Math.max(1, Math.round(seconds / points / this.step)); // steps to a point
+    const lastStep = Math.floor((tick + 1) / this.step) - 1;
+    const found = new Array(points).fill(null);
+    const ending = Math.floor(lastStep / size); // points begin at whole multiples, so that the picture does not shimmer
+    const isGauge = GAUGES.has(name) || name.endsWith("_us");
+    const known = new Array(points).fill(0);
+    for (let at = 0; at < values.length; at++) {
+      const value = values[at];
+      if (value < 0) continue;
+      const point = points - 1 - (ending - Math.floor((lastStep - (values.length - 1 - at)) / size));
+      if (point < 0 || point >= points) continue;
+      known[point]++;
+      found[point] = isGauge ? Math.max(found[point] ?? 0, value) : (found[point] ?? 0) + value;
+    }
+    if (!isGauge) for (let at = 0; at < points; at++) if (known[at]) found[at] /= known[at] * this.step;
+    return found;
+  }
+}
+
+export class Model {
+  constructor() {
+    this.status = null;
+    this.series = new Map();
+    this.tick = -1;
+    this.range = 600;
+    this.past = []; // {uptime, counts: Map}
+    this.rates = new Map();
+  }
+
+  /** The next status; true where it is of another process than the one before. */
+  addStatus(status) {
+    const isNew = this.status !== null && status.uptime < this.status.uptime;
+    if (isNew) { this.past = []; this.series.clear(); this.tick = -1; }
+    this.status = status;
+    const counts = new Map();
+    this.rates.clear();
+    for (const pool of status.pools) {
+      for (const backend of pool.backends) {
+        const key = keyOf("backend", pool.name, backend.name, backend.address);
+        counts.set(key, backend.requests);
+        for (const {uptime, counts: before} of this.past) { // the oldest that has it
+          const then = before.get(key);
+          if (then === undefined || uptime >= status.uptime || backend.requests < then) continue;
+          this.rates.set(key, (backend.requests - then) / (status.uptime - uptime));
+          break;
+        }
+      }
+    }
+    for (const key of this.series.keys()) if (key.startsWith("backend") && !counts.has(key)) this.series.delete(key);
+    this.past.push({uptime: status.uptime, counts});
+    if (this.past.length > SPAN) this.past.shift();
+    return isNew;
+  }
+
+  addHistory(found, fresh, limit) {
+    this.tick = found.tick;
+    const seen = new Set();
+    const put = (key, each, most) => {
+      seen.add(key);
+      let series = this.series.get(key);
+      if (series === undefined || fresh) this.series.set(key, series = new Series(most));
+      series.limit = Math.max(most, series.limit);
+      series.add(each, fresh);
+    };
+    if (found.total.step) put("total", found.total, limit);
+    for (const each of found.listeners) put(keyOf("listener", each.name), each, limit);
+    for (const each of found.pools) put(keyOf("pool", each.name), each, limit);
+    for (const each of found.backends) put(keyOf("backend", each.pool, each.name, each.address), each, 600);
+    for (const key of this.series.keys()) {
+      if (!seen.has(key) && !key.startsWith("backend")) this.series.delete(key);
+    }
+  }
+
+  get total() { return this.series.get("total") ?? null; }
+  pool(name) { return this.series.get(keyOf("pool", name)) ?? null; }
+  listener(name) { return this.series.get(keyOf("listener", name)) ?? null; }
+  backend(pool, backend) { return this.series.get(keyOf("backend", pool, backend.name, backend.address)) ?? null; }
+  rateOf(pool, backend) { return this.rates.get(keyOf("backend", pool, backend.name, backend.address)) ?? null; }
+}
+
+/** Does it take traffic as it should? */
+export const isWell = backend => backend.health === "up" && backend.state === "ready" && backend.circuit === "closed";
+
+/** One word for a backend, the one that matters most. */
+export function wordOf(backend) {
+  if (backend.state !== "ready") return backend.state;
+  if (backend.health !== "up") return backend.health;
+  return backend.circuit === "closed" ? "up" : backend.circuit;
+}
