@@ -136,8 +136,8 @@ class StateTests(ProcessTestCase):
         answer = operator.api("PATCH", "/pools/web/backends/one", {"weight": 3})
         self.assertEqual(answer.status, 500, answer.body)
         self.assertIn("state_file: cannot be written", answer.value["detail"])
-        (event,) = [event for event in balancer.events() if event["event"] == "state.refused"]
-        self.assertEqual(event["level"], "error")
+        told = until(lambda: [each for each in balancer.events() if each["event"] == "state.refused"], "told of")
+        self.assertEqual([each["level"] for each in told], ["error"])
         shown = operator.backend("web", "one")
         assert shown is not None
         self.assertEqual((shown["weight"], shown["source"]), (1, "config"))

@@ -254,7 +254,10 @@ class StreamTests(VerifyCase):
         balancer, port = self.serve(f"localhost:{wrong.port}", protocol="tcp", pool=tls)
         with RawClient(port) as client:
             client.send(b"secret")
-            self.assertEqual(client.rest(), b"")
+            try:
+                self.assertEqual(client.rest(), b"")
+            except ConnectionResetError:
+                pass  # it was cut before what it had sent was read
         until(lambda: balancer.access_lines(), "logged")
         self.assertEqual(balancer.access_lines()[0]["reason"], "tls_verify")
         self.assertEqual([bytes(talk.received) for talk in wrong.conversations if talk.received], [])
