@@ -20,6 +20,7 @@ from lbsvc.config.schema import BackendSettings, Settings
 from lbsvc.errors import ConfigErrors
 from lbsvc.net.aside import run_aside
 from lbsvc.observe.events import Events
+from lbsvc.observe.history import History
 from lbsvc.observe.snapshot import StatusView, status
 from lbsvc.pools import Pools
 from lbsvc.reloading import Applied, Reloading
@@ -43,6 +44,11 @@ class Controlling:
         self._events = events
         self._source = source
         self._pools = pools
+        self.history = History()
+
+    def sample(self) -> None:
+        """Have this second noted in the history."""
+        self.history.sample(self._view)
 
     def status(self) -> dict[str, Any]:
         """The status object of contract.md."""

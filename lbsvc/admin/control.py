@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeAlias
 from twisted.internet.defer import Deferred
 
 from lbsvc.config.schema import BackendSettings, Settings
+from lbsvc.observe.history import History
 
 #: What is wrong with a configuration, and what is to be said of one that is right.
 Checked: TypeAlias = tuple[list[str], list[str]]
@@ -38,6 +39,11 @@ class Control(Protocol):
     What changes raise: overlay.Unknown (no such pool or backend), overlay.Exists, overlay.Wrong (a value that cannot be),
     ConfigErrors (the same, found by the configuration's own rules), SystemRefusal (nothing has changed).
     """
+
+    history: History
+
+    def sample(self) -> None:
+        """Have this second noted in `history`."""
 
     def status(self) -> dict[str, Any]:
         """The status object of contract.md: plain values of this moment (observe/snapshot.py)."""

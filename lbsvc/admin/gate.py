@@ -1,7 +1,8 @@
 """Who may ask the admin listener what: Host, Origin, token and site, before any resource is looked up.
 
 Promises: /livez, /readyz and /metrics are open to whoever reaches the listener; everything else needs a Host that is
-ours (no DNS rebinding), no foreign Origin, and, where a token is set, that token, compared in constant time. What may
+ours (no DNS rebinding), no foreign Origin, and, where a token is set, that token, compared in constant time, or, of the
+dashboard's, the cookie of whoever has shown it; the dashboard's own files need neither. What may
 change something needs besides a token, or a browser's word that no other site asks (Sec-Fetch-Site), or to come from no
 browser at all. Pure: headers in, a refusal or None out. Called by admin/site.py.
 """
@@ -17,6 +18,9 @@ from typing import Final
 
 #: What needs neither token nor a known Host.
 OPEN: Final = frozenset({b"/livez", b"/readyz", b"/metrics"})
+
+#: Where the dashboard is: its files hold nothing secret, and whoever has no token yet must be asked for it somewhere.
+PAGES: Final = b"/dashboard/"
 
 #: Methods that change nothing.
 SAFE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})
@@ -52,8 +56,10 @@ class Gate:
         authorizations: Sequence[bytes] = (),
         method: bytes = b"GET",
         sites: Sequence[bytes] = (),
+        cookies: Sequence[bytes] = (),
     ) -> Refusal | None:
-        """Why a request for `path` with these values of Host, Origin, Authorization and Sec-Fetch-Site does not pass."""
+        """Why a request for `path` with these values of Host, Origin, Authorization, Sec-Fetch-Site and Cookie does not
+        pass."""
         if path in OPEN:
             return None
         if len(hosts) != 1:
@@ -63,16 +69,39 @@ class Gate:
         for origin in origins:
             if origin.lower() not in (b"http://" + hosts[0].lower(), b"https://" + hosts[0].lower()):
                 return Refusal(403, "requests from another origin are refused")
-        if self.token and not self._authorized(authorizations):
+        shows_token = bool(self.token) and self._authorized(authorizations)
+        is_open = not self.token or path.startswith(PAGES) or (not authorizations and self.is_signed_in(cookies))
+        if not shows_token and not is_open:
             challenge = b'Bearer realm="lbsvc"' + (b', error="invalid_token"' if authorizations else b"")
             return Refusal(401, "a bearer token is needed", ((b"WWW-Authenticate", challenge),))
-        if method not in SAFE and not self.token and not self._is_ours(sites, origins):
+        if method not in SAFE and not shows_token and not self._is_ours(sites, origins):
             return Refusal(403, "changes from a page need a token, or a browser that says Sec-Fetch-Site: same-origin")
         return None
 
     @staticmethod
     def _is_ours(sites: Sequence[bytes], origins: Sequence[bytes]) -> bool:
         return _OURS.issuperset(site.strip().lower() for site in sites) if sites else not origins
+
+    @property
+    def cookie(self) -> tuple[bytes, bytes]:
+        """Name and value of the cookie of whoever has shown the token. The value does not tell the token, and ends with
+        it; the name is another for another token, since browsers keep cookies by host and not by port."""
+        value = hmac.new(self.token, b"lbsvc dashboard 1", hashlib.sha256).hexdigest().encode()
+        return b"lbsvc_" + hashlib.sha256(value).hexdigest()[:12].encode(), value
+
+    def is_token(self, token: bytes) -> bool:
+        """Is it the token? Digests of one length: the comparison tells nothing, not even how long the token is."""
+        given, wanted = hashlib.sha256(token).digest(), hashlib.sha256(self.token).digest()
+        return bool(self.token) and hmac.compare_digest(given, wanted)
+
+    def is_signed_in(self, cookies: Sequence[bytes]) -> bool:
+        """Is the cookie among these values of Cookie?"""
+        wanted, value = self.cookie
+        for pair in b";".join(cookies).split(b";"):
+            name, _, given = pair.strip().partition(b"=")
+            if name == wanted and hmac.compare_digest(given, value):
+                return bool(self.token)
+        return False
 
     def knows(self, host: bytes) -> bool:
         """Whether this Host header names us."""
@@ -92,9 +121,7 @@ class Gate:
         if len(authorizations) != 1:
             return False
         scheme, _, token = authorizations[0].partition(b" ")
-        # Digests of one length: the comparison tells nothing, not even how long the token is.
-        given, wanted = hashlib.sha256(token.strip()).digest(), hashlib.sha256(self.token).digest()
-        return hmac.compare_digest(given, wanted) and scheme.lower() == b"bearer"
+        return self.is_token(token.strip()) and scheme.lower() == b"bearer"
 
 
 def gate_for(bind_host: str, hosts: Iterable[str], token: str) -> Gate:

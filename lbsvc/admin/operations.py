@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 
 from twisted.internet.defer import Deferred
 
-from lbsvc.admin import aliases, calls, schemas
+from lbsvc.admin import aliases, calls, histories, schemas
 from lbsvc.admin.calls import Answer, Call
 from lbsvc.admin.streams import KINDS
 
@@ -101,6 +101,13 @@ OPERATIONS: Final = (
               "Server-sent events: `status` each second, `change` whenever something changes.", calls.watch_events,
               {"type": "string"}, query=(("only", {"enum": list(KINDS)}, False),), answer_type="text/event-stream",
               problems={503: "As many watch already as may at one time."}),
+    Operation("GET", f"{_API}/history", "showHistory",
+              "The last hour, step by step: `seconds` of it, or what has come `after` a tick; whole numbers, -1: not known.",
+              histories.show_history, schemas.ref("History"),
+              query=(("seconds", {"type": "integer", "minimum": 1, "maximum": 3600}, False),
+                     ("after", {"type": "integer", "minimum": 0, "maximum": 10**12}, False),
+                     ("of", {"enum": ["all", "pools"]}, False)),
+              problems={422: "A number that is none, or out of its range."}),
     Operation("GET", "/api/health", "showHealthByUrl", "By URL: whether a backend may get traffic by its checks.",
               aliases.show_health, schemas.mapping({"type": "boolean"}), query=(_POOL_QUERY,)),
     Operation("GET", "/api/info", "showAlgorithm", "The algorithm of the only pool, or of the one that is named.",

@@ -49,6 +49,7 @@ _TEXT: Final = {"type": "string"}
 _TRUTH: Final = {"type": "boolean"}
 _COUNT: Final = {"type": "integer", "minimum": 0}
 _TEXTS: Final = listing(_TEXT)
+_NUMBERS: Final = listing({"type": "integer", "minimum": -1})
 _WEIGHT: Final = {"type": "integer", "minimum": 0, "maximum": 65535}
 _STATE: Final = {"enum": ["ready", "drain", "maint"]}
 _ADDRESS: Final = {"type": "string", "examples": ["10.0.0.3:8001"]}
@@ -97,6 +98,32 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         },
         source={"enum": ["config", "runtime"]},
     ),
+    "History": {
+        "type": "object",
+        "properties": {
+            "tick": {"type": "integer", "description": "the last second, counted from the start; -1: none yet"},
+            "begin": {"type": "integer", "description": "the second after which the series begin"},
+            "total": ref("Series"),
+            "listeners": listing(ref("Series")),
+            "pools": listing(ref("Series")),
+            "backends": listing(ref("Series")),
+            "left_out": {"type": "integer", "minimum": 0, "description": "series that have no room"},
+            "events": listing({"type": "object"}),
+            "reload": {"type": ["object", "null"], "description": "the event of the last reload"},
+        },
+        "required": ["tick", "begin", "total", "listeners", "pools", "backends", "left_out"],
+    },
+    "Series": {
+        "type": "object",
+        "description": "Columns of whole numbers, oldest first, for each `step` seconds; -1: not known.",
+        "properties": {
+            "step": {"type": "integer"},
+            "name": _TEXT,
+            "requests": _NUMBERS,
+            "errors": _NUMBERS,
+            "p95_us": _NUMBERS,
+        },
+    },
     "NewBackend": _some(
         "address",
         address=_ADDRESS,

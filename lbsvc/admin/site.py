@@ -1,4 +1,4 @@
-"""The admin listener: /livez, /readyz, /metrics and the API; the place where the dashboard will hang.
+"""The admin listener: /livez, /readyz, /metrics, the API and the dashboard.
 
 Promises: GET and HEAD on those three, whoever asks (admin/gate.py says what the rest needs); 405 with Allow for other
 methods, 404 for other paths, both as problem+json; nothing here blocks, and nothing takes longer than a scrape's
@@ -25,6 +25,8 @@ from lbsvc.admin.channel import IDLE_TIMEOUT, AdminRequest, AdminSite
 from lbsvc.admin.control import Control
 from lbsvc.admin.gate import Gate, gate_for
 from lbsvc.admin.metricspage import Rendering, negotiate, prefers_json
+from lbsvc.admin.pages import Dashboard
+from lbsvc.admin.sampling import Sampling
 from lbsvc.admin.streams import EventStreams, encode
 from lbsvc.config.schema import AdminSettings
 from lbsvc.observe.events import Emit
@@ -130,11 +132,17 @@ class GuardedSite(AdminSite):
     """A site whose gate is asked first."""
 
     def __init__(
-        self, resource: Resource, gate: Gate, reactor: IReactorTime, streams: EventStreams | None = None
+        self,
+        resource: Resource,
+        gate: Gate,
+        reactor: IReactorTime,
+        streams: EventStreams | None = None,
+        sampling: Sampling | None = None,
     ) -> None:
         super().__init__(resource, timeout=IDLE_TIMEOUT, reactor=reactor, parsePOSTFormSubmission=False)
         self.gate = gate
         self.streams = streams
+        self.sampling = sampling
 
     @property
     @override
@@ -156,12 +164,16 @@ class GuardedSite(AdminSite):
     def startFactory(self) -> None:
         if self.streams is not None:
             self.streams.open()
+        if self.sampling is not None:
+            self.sampling.start()
 
     @override
     def stopFactory(self) -> None:
         """Nobody listens any more: who still watches is let go."""
         if self.streams is not None:
             self.streams.close()
+        if self.sampling is not None:
+            self.sampling.stop()
 
     @override
     def judge(self, request: AdminRequest) -> tuple[int, str, tuple[tuple[bytes, bytes], ...]] | None:
@@ -173,6 +185,7 @@ class GuardedSite(AdminSite):
             headers.getRawHeaders(b"Authorization", []),
             request.method,
             headers.getRawHeaders(b"Sec-Fetch-Site", []),
+            headers.getRawHeaders(b"Cookie", []),
         )
         return None if refusal is None else (refusal.status, refusal.detail, refusal.headers)
 
@@ -198,13 +211,15 @@ def make_site(
     root.putChild(b"livez", Livez())
     root.putChild(b"readyz", Readyz(ready))
     root.putChild(b"metrics", Metrics(reactor, collector, control))
-    streams = None
+    streams = sampling = None
     if control is not None:
+        sampling = Sampling(reactor, control)
         streams = EventStreams(reactor, control)
         api = Api(reactor, control, streams, emit or _unheard, stamp)
         root.putChild(b"api", api)
         root.putChild(b"admin", api)
-    return GuardedSite(root, gate_for(bind_host, hosts, token), reactor, streams)
+        root.putChild(b"dashboard", Dashboard(control))
+    return GuardedSite(root, gate_for(bind_host, hosts, token), reactor, streams, sampling)
 
 
 def _unheard(level: str, event: str, message: str, **fields: Any) -> None:

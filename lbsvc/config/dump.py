@@ -100,7 +100,7 @@ def _admin(admin: AdminSettings) -> Words:
         "hosts": list(admin.hosts),
         "token": MASK if admin.token else "",
         "read_only": admin.read_only,
-        "dashboard": False,
+        "dashboard": admin.dashboard,
     }
 
 

@@ -254,6 +254,7 @@ class AdminSettings:
     hosts: tuple[str, ...] = ()
     token: str = field(default="", repr=False)
     read_only: bool = False
+    dashboard: bool = True
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ ADMIN: Final[Section[AdminSettings | None]] = Section(
         "hosts": _hosts,
         "token": secret,
         "read_only": yes_no,
-        "dashboard": Later(on=True, yes_no=True),
+        "dashboard": yes_no,
     },
     _admin,
     off=(None,),
@@ -124,8 +124,6 @@ SHUTDOWN: Final = Section(
 
 
 def _settings(spot: Spot, found: dict[str, Any]) -> Settings:
-    if "admin" not in spot.entries():
-        spot.walk.note("admin.dashboard", "not supported yet, off")
     return Settings(MappingProxyType(found.pop("listeners")), MappingProxyType(found.pop("pools", None) or {}), **found)
 
 

@@ -18,6 +18,7 @@ from lbsvc.core.backend import Backend
 from lbsvc.core.books import ListenerBooks
 from lbsvc.core.pool import Pool
 from lbsvc.errors import ConfigErrors, SystemRefusal
+from lbsvc.observe.history import History
 from lbsvc.observe.snapshot import Door, status
 
 FILE = """
@@ -65,6 +66,7 @@ class FakeControl:
         self.uptime = 12.5
         self.books = ListenerBooks("front", "http")
         self.live: dict[tuple[str, str], Backend] = {}
+        self.history = History()
 
     def _load(self) -> Settings:
         return load_text(self.file, "lb.yaml", None).settings
@@ -95,6 +97,9 @@ class FakeControl:
         return None
 
     # -- Control
+
+    def sample(self) -> None:
+        self.history.sample(self)
 
     def status(self) -> dict[str, Any]:
         return status(self)

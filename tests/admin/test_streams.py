@@ -281,7 +281,7 @@ class LoopbackTests(TestCase):
         sleeper.transport.resumeProducing()
         await sleeper.ended
         assert site.streams is not None
-        self.assertEqual((len(site.streams), control.listeners), (0, []))
+        self.assertEqual((len(site.streams), control.listeners), (0, [control.history.note]))
         self.assertLess(len(made), 200)
         await port.stopListening()
 

@@ -122,7 +122,7 @@ KEYS: dict[str, tuple[str, bool]] = {
     "admin.hosts": ("[a]", ACTS),
     "admin.token": ("x", ACTS),
     "admin.read_only": ("true", ACTS),
-    "admin.dashboard": ("true", LATER),
+    "admin.dashboard": ("false", ACTS),
     "access_log.path": ("a.log", ACTS),
     "access_log.format": ("combined", ACTS),
     "access_log.sample": ("50%", ACTS),

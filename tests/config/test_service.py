@@ -133,7 +133,7 @@ class AdminTests(TestCase):
         found = top(
             "admin: {bind: '[::1]:0', hosts: [LB.example.com], token: s3cret, read_only: false, dashboard: false}"
         ).admin
-        self.assertEqual(found, AdminSettings(Bind("::1", 0), ("lb.example.com",), "s3cret"))
+        self.assertEqual(found, AdminSettings(Bind("::1", 0), ("lb.example.com",), "s3cret", dashboard=False))
         self.assertNotIn("s3cret", repr(found))
 
     def test_token(self) -> None:
@@ -161,7 +161,6 @@ class AdminTests(TestCase):
             [
                 '8:31: admin.hosts[0]: must be a host name without a port (got "a:80")',
                 '8:39: admin.hosts[1]: must be a host name without a port (got "*")',
-                "8:62: admin.dashboard: is not supported yet",
             ],
         )
         self.assertEqual(top_mistakes("admin: 9901"), ["8:1: admin: must be a mapping, or off (got 9901)"])
@@ -174,13 +173,12 @@ class AdminTests(TestCase):
             top_mistakes("admin: {bind: 'systemd:web'}"), [f'8:9: admin.bind: must be {rule} (got "systemd:web")']
         )
 
-    def test_notes(self) -> None:
-        """The dashboard is on in the reference: where it is left out, a note says that it is off."""
-        note = "etc/lb.yaml: admin.dashboard: not supported yet, off"
-        self.assertIn(note, load(LISTENER + POOL).notes)
-        self.assertIn(note, load(LISTENER + POOL + "admin: {}\n").notes)
-        self.assertNotIn(note, load(LISTENER + POOL + "admin: {dashboard: false}\n").notes)
-        self.assertNotIn(note, load(LISTENER + POOL + "admin: off\n").notes)
+    def test_dashboard(self) -> None:
+        """It is on, but where it is switched off; anything but true and false is a mistake."""
+        admin = top("admin: {}").admin
+        self.assertTrue(admin is not None and admin.dashboard)
+        self.assertEqual(top_mistakes("admin: {dashboard: maybe}"),
+                         ['8:9: admin.dashboard: must be true or false (got "maybe")'])  # fmt: skip
 
 
 class CrossingTests(TestCase):
