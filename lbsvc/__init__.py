@@ -2,9 +2,10 @@
 
 The floors, imports go down only (tests/test_floors.py checks it):
 
-7 tap                 options of the command line; chooses the reactor
-6 app                 composition root: settings in, one MultiService out
-5 observe, admin      metrics, access log, events; the admin listener
+7 tap, ctl            options of the command line, which choose the reactor; lbctl
+6 app, reloading      composition root: settings in, one MultiService out; how other settings come into force while it runs
+  pools, listening    what obeys them: live pools and their members, listeners and their routes, logs, the admin listener
+5 observe, admin      metrics, access log, events, history; the admin listener: API and dashboard
 4 http                layer 7: codec, server and client roles, the exchange (the layer 7 road)
 3 net                 reactor, listeners, dialling, the relay (the layer 4 road), probes, names, drain
 2 config, plugin      YAML to frozen settings, every mistake with its place

@@ -204,7 +204,7 @@ def _lock(folder: int, patience: float) -> None:
         except BlockingIOError:
             if time.monotonic() >= end:
                 raise
-            time.sleep(0.01)  # only at start, before anything is served
+            time.sleep(0.01)  # where two instances bind in one folder at the same moment, which a start may do
         else:
             return
 
