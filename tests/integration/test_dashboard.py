@@ -81,7 +81,9 @@ class LiveTests(DashboardCase):
         """A page that is opened later shows what was before it: traffic, and events."""
         browser = self.open(*self.pair())
         browser.wait(says("one", "up"))
-        fresh_requests(self.port).wait(20)
+        load = fresh_requests(self.port)
+        load.wait(20)
+        load.stop()
         browser.open(self.url)
         browser.wait("document.querySelector('#events').innerText.includes('service.ready')")
         browser.wait("document.querySelectorAll('#share circle[class^=hue]').length === 2", "shares of what was")
