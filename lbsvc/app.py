@@ -178,6 +178,7 @@ class Balancer(MultiService):
         DeferredList([self._checker.first_round, named]).addCallback(self._first_round_over)
         for note in self._notes:
             emit("info", "config.note", note)
+        self.reloading.on_change = self._look_whether_watched
         self._look_whether_watched()
         self.reactor.callWhenRunning(self._running)
 
@@ -271,12 +272,12 @@ class Balancer(MultiService):
         def unforeseen(failure: Failure) -> None:
             self.emit("error", "twisted", f"a reload failed: {failure.value}", traceback=failure.getTraceback())
 
-        self.reloading.reload(who).addCallback(self._look_whether_watched).addErrback(refused).addErrback(unforeseen)
+        self.reloading.reload(who).addErrback(refused).addErrback(unforeseen)
 
     def _file_changed(self) -> None:
         self.reload("watch")
 
-    def _look_whether_watched(self, result: object = None) -> None:
+    def _look_whether_watched(self) -> None:
         """`watch` may have been switched."""
         if self._watch is not None and self._stopping is None:
             (self._watch.start if self.settings.watch else self._watch.stop)()

@@ -88,6 +88,8 @@ class Reloading:
         self.last_ok = True
         #: pool -> how often something about it has changed; what changes is known by it (ETag)
         self.revisions: dict[str, int] = dict.fromkeys(loaded.settings.pools, 1)
+        #: told when other settings have come into force, whoever asked for them
+        self.on_change: Callable[[], None] = lambda: None
         #: why nothing is changed any more; None while changes are
         self.closed: str | None = None
 
@@ -253,6 +255,7 @@ class Reloading:
         for name, pool in settings.pools.items():
             if former.pools.get(name) != pool:
                 self.revisions[name] = self.revisions.get(name, 0) + 1
+        self.on_change()
         return changes
 
 

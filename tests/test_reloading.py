@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,23 @@ class FileTests(ReloadingCase):
         self.assertEqual(reloading.revisions, {"web": 2, "other": 1})
         event, fields = self.events[0]
         self.assertEqual((event, fields["generation"], fields["by"]), ("config.reloaded", 2, "test"))
-        self.assertEqual({event for event, _ in self.events[1:]}, {"config.note"})
+        self.assertEqual(self.events[1:], [])
+
+    def test_noted(self) -> None:
+        """What is odd about a file that comes into force is told, after its coming into force."""
+        reloading = self.reloading()
+        self.loads.append(succeed(replace(load(), notes=["lb.yaml: log.level: is odd"])))
+        self.successResultOf(reloading.reload("test"))
+        self.assertEqual([event for event, _ in self.events], ["config.reloaded", "config.note"])
+
+    def test_told(self) -> None:
+        """Who looks settings up (`watch`) is told when others are in force, also where an admin call asked for them."""
+        reloading = self.reloading()
+        seen: list[bool] = []
+        reloading.on_change = lambda: seen.append(reloading.settings.watch)
+        self.reload(reloading, f"{TEXT}watch: true\n")
+        reloading.change(weigh(3))
+        self.assertEqual(seen, [True, True])
 
     def test_a_wrong_file(self) -> None:
         """A file with mistakes changes nothing; they are told to whoever asked, to the log and as a metric."""

@@ -31,7 +31,7 @@ from typing_extensions import override
 from lbsvc.config.schema import Bind
 from lbsvc.net.ports import PlainUnixPort
 
-#: How long a start waits for another instance that is binding in the same folder, in seconds.
+#: How long a start or a reload waits for another instance that is binding in the same folder, in seconds.
 PATIENCE: Final = 1.0
 
 _log = Logger()
@@ -204,7 +204,7 @@ def _lock(folder: int, patience: float) -> None:
         except BlockingIOError:
             if time.monotonic() >= end:
                 raise
-            time.sleep(0.01)  # where two instances bind in one folder at the same moment, which a start may do
+            time.sleep(0.01)  # where two instances bind in one folder at the same moment, at a start or a reload
         else:
             return
 

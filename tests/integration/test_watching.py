@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.integration.cases import ProcessTestCase, config
+from tests.kit.operating import Operator
 from tests.kit.processes import Balancer, free_ports, get, until
 
 
@@ -33,6 +34,14 @@ class WatchingTests(ProcessTestCase):
         balancer.file.write_text(self.text("three", watch=True))
         until(lambda: get(self.port).body == b"three", "the third file in force")
         self.assertEqual(self.names(balancer), ["config.reloaded", "config.refused", "config.reloaded"])
+
+    def test_switched_on_by_a_call(self) -> None:
+        """A file that asks to be watched is, also where it was an admin call that had it read."""
+        balancer = self.start(self.text("one")).ready()
+        balancer.file.write_text(self.text("two", watch=True))
+        self.assertEqual(Operator(balancer).api("POST", "/reload").status, 200)
+        balancer.file.write_text(self.text("three", watch=True))
+        until(lambda: get(self.port).body == b"three", "the third file in force, by itself")
 
     def test_link_swapped(self) -> None:
         """A symlink above the file that is swapped is a change, as Kubernetes makes it."""
