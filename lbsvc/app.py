@@ -40,10 +40,12 @@ from lbsvc.net.listener import Descriptors, raise_descriptor_limit
 from lbsvc.net.notify import Notifier
 from lbsvc.net.prober import HealthChecker
 from lbsvc.net.systemd import take_passed_sockets
-from lbsvc.observe.metrics import LbsvcCollector, ReactorLag
+from lbsvc.observe.metrics import LbsvcCollector
 from lbsvc.pools import Pools
 from lbsvc.reaping import reap_orphans
 from lbsvc.reloading import Part, Reloading
+from lbsvc.sending import Sending
+from lbsvc.shedding import Shedding
 from lbsvc.signals import obey_signals
 from lbsvc.supervising import Supervision
 from lbsvc.viewing import Viewing
@@ -121,7 +123,7 @@ class Balancer(MultiService):
         except SystemRefusal as refusal:
             self._refuse_start(refusal.mistakes)
         self.supervision.start()
-        self.lag = ReactorLag(self.reactor)
+        self.shedding = Shedding(self.reactor, self.settings.overload, emit)
         self.deadlines = Deadlines(self.reactor)
         pools: Pools
         self._checker = HealthChecker(
@@ -153,7 +155,9 @@ class Balancer(MultiService):
             time.time,
             emit,
             self._passed,
+            self.shedding.overload,
         )
+        self.sending = Sending(self.reactor, listening, self._dice, time.time)
         pools.on_cut = lambda backend: cut(backend, listening.sites, listening.mirrors)
         listening.log = self.logs.log
         self.logs.on_change = self._log_changed
@@ -161,7 +165,7 @@ class Balancer(MultiService):
         self._bind(listening)
         super().startService()
         self.deadlines.start()
-        self.lag.start()
+        self.shedding.start()
         # Members first: the checker's first round is of whoever is there when it starts.
         answers = pools.start()
         self._checker.setServiceParent(self)
@@ -172,7 +176,7 @@ class Balancer(MultiService):
                 words = f"{listener.name} listens on {address}"
                 emit("info", "listener.bound", words, listener=listener.name, bind=address)
         # Listeners come last: where binds overlap, to prepare is to close.
-        self._parts = (self.logs, pools, self.admin, listening)
+        self._parts = (self.logs, self.shedding, pools, self.admin, listening)
         # Names first: whoever they stand for is checked before we are ready, too.
         named = DeferredList(answers).addCallback(lambda _: self._checker.everyone_asked())
         DeferredList([self._checker.first_round, named]).addCallback(self._first_round_over)
@@ -220,8 +224,10 @@ class Balancer(MultiService):
 
     def _make_site(self, admin: AdminSettings) -> GuardedSite:
         assert self.pools is not None
-        control = Controlling(self.reactor, self.view, self.reloading, self.logs.events, self._source, self.pools)
-        collector = LbsvcCollector(self.view, self.lag.histogram)
+        control = Controlling(
+            self.reactor, self.view, self.reloading, self.logs.events, self._source, self.pools, self.sending
+        )
+        collector = LbsvcCollector(self.view, self.shedding.lag.histogram, self.shedding.overload)
         return make_site(
             self.reactor, collector, self.view.ready, admin.bind.host, admin.hosts, admin.token, control, self.logs.emit
         )
@@ -309,6 +315,8 @@ class Balancer(MultiService):
         self.reloading.closed = "the service is stopping"
         if self._watch is not None:
             self._watch.stop()
+        if self.listening is not None:
+            self.sending.stop()
         self.supervision.stopping()
         shutdown = self.settings.shutdown
         self._drain = Drain(
@@ -345,7 +353,7 @@ class Balancer(MultiService):
         if self.pools is not None:
             self.pools.stop()
         self.deadlines.stop()
-        self.lag.stop()
+        self.shedding.stop()
         stopped = super().stopService()
         self.admin.close()
 

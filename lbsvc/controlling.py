@@ -13,6 +13,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from lbsvc.admin.control import Order
 from lbsvc.config import overlay
 from lbsvc.config.loader import check_text
 from lbsvc.config.piece import backend_from, health_from
@@ -24,6 +25,7 @@ from lbsvc.observe.history import History
 from lbsvc.observe.snapshot import StatusView, status
 from lbsvc.pools import Pools
 from lbsvc.reloading import Applied, Reloading
+from lbsvc.sending import Sending
 
 
 class Controlling:
@@ -37,6 +39,7 @@ class Controlling:
         events: Events,
         source: str,
         pools: Pools,
+        sending: Sending,
     ) -> None:
         self._reactor = reactor
         self._view = view
@@ -44,6 +47,7 @@ class Controlling:
         self._events = events
         self._source = source
         self._pools = pools
+        self._sending = sending
         self.history = History()
 
     def sample(self) -> None:
@@ -75,6 +79,11 @@ class Controlling:
             return [], check_text(text, self._source)
         except ConfigErrors as errors:
             return [str(mistake) for mistake in errors.mistakes], []
+
+    def send(self, order: Order) -> Deferred[dict[str, Any]]:
+        """Have one of our listeners asked."""
+        self._reloading.look_whether_open()
+        return self._sending.send(order)
 
     def add(self, who: str, pool: str, entry: BackendSettings) -> Applied:
         """A backend comes."""

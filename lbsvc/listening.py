@@ -14,6 +14,7 @@ from typing import Any
 
 from lbsvc.config.schema import ListenerSettings, Settings
 from lbsvc.core.books import ListenerBooks
+from lbsvc.core.overload import Overload
 from lbsvc.core.pool import Pool
 from lbsvc.cutting import may_come, users
 from lbsvc.http.mirroring import Mirroring
@@ -46,8 +47,11 @@ class Listeners:
         wall: Callable[[], float],
         emit: Callable[..., None],
         passed: Passed = _NOTHING,
+        overload: Overload | None = None,
     ) -> None:
         self._around = Surroundings(reactor, deadlines, descriptors, pools, dice, ids, wall, emit, opener(passed))
+        if overload is not None:
+            self._around.overload = overload
         #: by name, in the order of the configuration
         self.served: dict[str, Served] = {}
         self._leaving = Leaving(reactor, emit)

@@ -160,7 +160,7 @@ class Reloading:
         )  # fmt: skip
 
     def _read(self) -> Deferred[Loaded]:
-        self._look_whether_open()
+        self.look_whether_open()
         if self._load is None:
             raise SystemRefusal(
                 [Mistake(self._source, 0, 0, "", "started without a file: there is nothing to read again")]
@@ -169,7 +169,7 @@ class Reloading:
 
     def _take(self, loaded: Loaded) -> Applied:
         """Have a file that was read come into force, or nothing of it."""
-        self._look_whether_open()  # it may have begun to stop while the file was read
+        self.look_whether_open()  # it may have begun to stop while the file was read
         settings, overrides = overlay.apply(loaded.settings, self._overrides)
         plans = self._prepare(settings, loaded.places)
         try:
@@ -186,7 +186,7 @@ class Reloading:
 
     def change(self, change: Change) -> Applied:
         """Have a run-time change come into force. Raises what `change` raises, or SystemRefusal: nothing has changed."""
-        self._look_whether_open()
+        self.look_whether_open()
         wanted = change(self.settings, self._overrides)
         settings, overrides = overlay.apply(self._file, wanted)
         plans = self._prepare(settings, self._places)
@@ -221,7 +221,8 @@ class Reloading:
 
     # -- both
 
-    def _look_whether_open(self) -> None:
+    def look_whether_open(self) -> None:
+        """Raises Stopping where nothing is changed any more."""
         if self.closed is not None:
             raise Stopping([Mistake(self._source, 0, 0, "", self.closed)])
 

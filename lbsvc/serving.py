@@ -22,6 +22,8 @@ from lbsvc.config.certificates import CertificateFault
 from lbsvc.config.schema import ListenerSettings
 from lbsvc.core.books import ListenerBooks
 from lbsvc.core.networks import Networks
+from lbsvc.core.overload import Overload
+from lbsvc.core.record import AccessRecord
 from lbsvc.errors import Mistake, SystemRefusal
 from lbsvc.http.h2_server import H2ServerConnection
 from lbsvc.http.mirroring import Mirroring
@@ -38,6 +40,20 @@ from lbsvc.net.sockets import Opener
 from lbsvc.pools import Pools
 from lbsvc.routing import TableBuilder
 from lbsvc.streamrouting import RuleBuilder, stream_site
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An access log whose records somebody else sees, too; equal where both are."""
+
+    log: AccessLog | None
+    witness: AccessLog
+
+    def __call__(self, record: AccessRecord) -> None:
+        if self.log is not None:
+            self.log(record)
+        self.witness(record)
+
 
 #: Where files are not looked at, dates are, and ticket keys changed when they are old: each so many seconds.
 HOURLY: Final = 3600.0
@@ -60,6 +76,8 @@ class Surroundings:
     log: AccessLog | None = None
     #: every mirror that may have copies under way, also of tables that are no more
     mirrors: WeakSet[Mirroring] = field(default_factory=WeakSet)
+    #: whether anything new is taken
+    overload: Overload = field(default_factory=Overload)
 
     def log_for(self, settings: ListenerSettings) -> AccessLog | None:
         """The access log as a listener has it."""
@@ -130,6 +148,7 @@ class Served:
         self.settings = settings
         self.books = books
         self.certificates: Certificates | None = None
+        self._witness: AccessLog | None = None
         log = around.log_for(settings)
         self.site: HttpSite | StreamSite
         if settings.protocol == "http":
@@ -164,6 +183,7 @@ class Served:
             log,
             around.dice,
             around.emit,
+            around.overload,
         )
         self.site = site
         around.mirrors.update(self._tables.mirrors)
@@ -193,6 +213,7 @@ class Served:
             around.dice,
             around.ids.make,
             log,
+            around.overload,
         )
         self.site = site
         return lambda peer, arrival: Relay(site, peer, arrival).downstream, None
@@ -224,6 +245,7 @@ class Served:
             around.ids.make,
             around.log_for(settings),
             around.emit,
+            around.overload if settings.protocol == "tcp" else None,
         )
         self.listener.openLean = self._entrance.open
 
@@ -232,7 +254,7 @@ class Served:
     def apply(self, settings: ListenerSettings, certificates: Certificates | None, old: PoolsOf, new: PoolsOf) -> None:
         """Other settings, or other pools, from now on; `certificates` are those of `prepare_entrance`."""
         before, self.settings = self.settings, settings
-        log = self._around.log_for(settings)
+        log = self._log()
         is_log_new = log != self.site.log
         if is_log_new:
             self.site.log = log
@@ -259,6 +281,15 @@ class Served:
     def _apply_tcp(self, site: StreamSite, before: ListenerSettings) -> None:
         if before != self.settings or not self._rules.are_in_force(site.routes):
             site.apply(self.settings, *self._rules.build(self.settings))
+
+    def show(self, witness: AccessLog | None) -> None:
+        """From now on one more sees the records of this listener's requests; None: nobody more."""
+        self._witness = witness
+        self.site.log = self._log()
+
+    def _log(self) -> AccessLog | None:
+        log = self._around.log_for(self.settings)
+        return log if self._witness is None else Shown(log, self._witness)
 
     def forget_routes(self, pools: Container[str]) -> None:
         """Books that nobody asks for any more go."""

@@ -13,6 +13,7 @@ from typing import Any
 from lbsvc.config.schema import ListenerSettings, PoolSettings, RouteSettings
 from lbsvc.core.books import ListenerBooks
 from lbsvc.core.networks import Networks
+from lbsvc.core.overload import Overload
 from lbsvc.core.ratelimit import limiter_for
 from lbsvc.core.split import Split
 from lbsvc.core.streamroutes import StreamPattern, StreamTable
@@ -32,11 +33,13 @@ def stream_site(
     rng: Any,
     make_id: Callable[[], bytes],
     log: Callable[[tuple[Any, ...]], None] | None,
+    overload: Overload | None = None,
 ) -> StreamSite:
     """The site of one tcp listener, whose ways are made by `builder`."""
     routes, table = builder.build(settings)
     limiter = limiter_for(settings.rate_limit, None)
-    return StreamSite(settings, routes, table, books, reactor, deadlines, wall, rng, make_id, log, limiter=limiter)
+    clocks = reactor, deadlines, wall
+    return StreamSite(settings, routes, table, books, *clocks, rng, make_id, log, limiter=limiter, overload=overload)
 
 
 class RuleBuilder:

@@ -32,14 +32,14 @@ def balancer() -> Settings:
 
 class DockerfileTests(TestCase):
     def test_two_stages_of_one_base(self) -> None:
-        """What builds stays behind: the second stage takes the environment, and runs nothing."""
+        """What builds stays behind: the second stage takes the environment, and runs nothing (OPS-3)."""
         build, final = stages()
         self.assertEqual((build[0], final[0]), (("FROM", "${PYTHON_IMAGE} AS build"), ("FROM", "${PYTHON_IMAGE}")))
         self.assertEqual(all_of(final, "RUN"), [])
         self.assertEqual(all_of(final, "COPY")[0], "--from=build /opt/lbsvc /opt/lbsvc")
 
     def test_not_root(self) -> None:
-        """The user is a number, and not 0."""
+        """The user is a number, and not 0 (OPS-3)."""
         self.assertRegex(one_of(stages()[1], "USER"), r"^[1-9]\d{3,}:[1-9]\d{3,}$")
 
     def test_signals_reach_the_service(self) -> None:
@@ -61,7 +61,8 @@ class DockerfileTests(TestCase):
             self.assertTrue(any(fnmatch.fnmatch(source, pattern) for pattern in allowed), source)
 
     def test_configuration(self) -> None:
-        """Without a file of one's own the image answers on the port that it exposes, and the check finds its admin."""
+        """Without a file of one's own the image answers on the port that it exposes, and the check finds its admin
+        (OPS-3)."""
         settings = load_file(str(FOLDER / "lb.yaml"), {}).settings
         assert settings.admin is not None
         self.assertEqual([str(bind) for bind in settings.listeners["web"].binds], ["0.0.0.0:8080"])
@@ -71,7 +72,7 @@ class DockerfileTests(TestCase):
 
 class ComposeTests(TestCase):
     def test_services(self) -> None:
-        """OPS-1: a balancer, five backends, Prometheus, Grafana, and a load that only runs when asked for."""
+        """A balancer, five backends, Prometheus, Grafana, and a load that only runs when asked for (OPS-1, OPS-2)."""
         names = {"balancer", "load", "prometheus", "grafana", *(f"backend-{number}" for number in range(1, 6))}
         self.assertEqual(set(services()), names)
         self.assertEqual([name for name, each in services().items() if "profiles" in each], ["load"])
@@ -89,7 +90,8 @@ class ComposeTests(TestCase):
                 self.assertRegex(service["image"], r"^[a-z]+/[a-z]+:v?\d+\.\d+\.\d+$")
 
     def test_what_is_mounted_is_there(self) -> None:
-        """Each mount is a named volume that is declared, or something of the tree, which nobody may write to."""
+        """Each mount is a named volume that is declared, or something of the tree, which nobody may write to (OPS-3,
+        V18)."""
         for service in services().values():
             for volume in service.get("volumes", ()):
                 source, _, rest = volume.partition(":")
@@ -126,7 +128,8 @@ class ComposeTests(TestCase):
         self.assertGreater(int(patience[1]), balancer().shutdown.drain_timeout)
 
     def test_each_backend_is_balanced(self) -> None:
-        """The balancer's backends are the services, each by its name and on the port that it listens on, 8001 to 8005."""
+        """The balancer's backends are the services, each by its name and on the port that it listens on, 8001 to 8005
+        (OPS-2)."""
         (pool,) = balancer().pools.values()
         configured = [(each.name, each.host, each.port) for each in pool.backends]
         options = {name: dict(zip(*[iter(each["command"])] * 2, strict=True)) for name, each in backends().items()}
@@ -138,7 +141,8 @@ class ComposeTests(TestCase):
             self.assertIn("os.environ['PORT']", service["healthcheck"]["test"][-1])
 
     def test_dead_within_five_seconds(self) -> None:
-        """OPS-1: what the checks need to find that a backend has stopped: the failures, a pause before each, jitter."""
+        """What the checks need to find that a backend has stopped: the failures, a pause before each, jitter
+        (OPS-1)."""
         (pool,) = balancer().pools.values()
         check = pool.health_check
         assert check is not None

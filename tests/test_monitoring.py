@@ -89,7 +89,7 @@ class ExpressionTests(TestCase):
 
 class BoardTests(TestCase):
     def test_can_be_provisioned(self) -> None:
-        """UI-6: its uid is fixed, it has no id and asks for no import, it is refreshed each five seconds."""
+        """Its uid is fixed, it has no id and asks for no import, it is refreshed each five seconds (UI-6)."""
         found = board()
         self.assertEqual((found["uid"], found["refresh"], found["schemaVersion"]), ("golb-lb", "5s", 39))
         self.assertEqual({"id", "__inputs", "__requires", "__elements"} & set(found), set())
@@ -119,7 +119,8 @@ class BoardTests(TestCase):
         self.assertEqual(rows, ["Requests:", "Pools", "Backends", "Saturation"])
 
     def test_promised_panels(self) -> None:
-        """UI-6, UI-7: percentiles, throughput, donut, errors; health, circuits, active connections, retries, reloads."""
+        """Percentiles, throughput, donut, errors; health, circuits, active connections, retries, reloads (UI-6,
+        UI-7)."""
         kinds = {panel["title"]: panel["type"] for panel in panels()}
         promised = {
             "Rate by code": "timeseries", "Latency": "timeseries", "Throughput by backend": "timeseries",
@@ -151,7 +152,7 @@ class RuleTests(TestCase):
         self.assertEqual(done.returncode, 0, done.stdout.decode() + done.stderr.decode())
 
     def test_configuration(self) -> None:
-        """OPS-4: promtool takes the configuration, with the rules and the targets that it names."""
+        """Promtool takes the configuration, with the rules and the targets that it names (OPS-4)."""
         self.promtool("check", "config", "prometheus.yml")
         self.promtool("check", "rules", *(str(file) for file in sorted(PROMETHEUS.glob("rules/*.yml"))))
 
@@ -210,6 +211,6 @@ class ProvisioningTests(TestCase):
         self.assertEqual(source["jsonData"]["timeInterval"], scraping)
 
     def test_boards(self) -> None:
-        """Boards are read from files, and nobody can change them in the browser and lose that."""
+        """Boards are read from files, and nobody can change them in the browser and lose that (V18)."""
         (provider,) = yaml.safe_load((ETC / "grafana/provisioning/dashboards/lbsvc.yml").read_text())["providers"]
         self.assertEqual((provider["type"], provider["allowUiUpdates"]), ("file", False))

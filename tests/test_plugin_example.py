@@ -38,8 +38,8 @@ class PluginExampleTests(ProcessTestCase):
         return {"PYTHONPATH": os.pathsep.join((str(ROOT), str(site)))}
 
     def test_alg_10_end_to_end(self) -> None:
-        """ALG-10: the class of ten lines is built, installed and named; the real service balances by it, also when the
-        first backend has gone."""
+        """The class of ten lines is built, installed and named; the real service balances by it, also when the
+        first backend has gone (ALG-10)."""
         backends = [self.backend(named_backend(name)) for name in ("one", "two")]
         site = self.install()
         self.assertEqual(sorted(self.members), ["lbsvc_first/__init__.py", "twisted/plugins/lbsvc_first_plugin.py"])

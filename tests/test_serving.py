@@ -80,6 +80,18 @@ class LimitTests(ListenersCase):
             self.fresh(self.port)
             self.assertEqual(len(self.records), count)
 
+    def test_overload(self) -> None:
+        """What the process refuses, every listener refuses: also one that is changed, or that comes, meanwhile."""
+        listeners = self.start(self.main())
+        listeners._around.overload.is_on = True
+        self.assertIn(b"503 overload", self.fresh(self.port))
+        (other,) = self.free()
+        self.change(self.main(text="new"), answering("other", f"127.0.0.1:{other}"))
+        for port in (self.port, other):
+            self.assertIn(b"503 overload", self.fresh(port))
+        listeners._around.overload.is_on = False
+        self.assertEqual([self.fresh(port) for port in (self.port, other)], [b"new", b"other"])
+
     def test_back_again(self) -> None:
         """A listener that comes back while its connections are there goes on in the same books: nothing counts backwards."""
         self.start(self.main())
@@ -178,6 +190,21 @@ class SecureTests(ListenersCase):
         self.assertEqual(self.get(secure), b"H")
         self.assertEqual(self.get(self.secure(begun).shake()), b"H")
         self.assertIsNone(self.listeners.books[0].certificates)
+
+    def test_overload(self) -> None:
+        """While the process is overloaded http clients still shake hands, to be told; on tcp nobody does."""
+        (raw,) = self.free()
+        tls = self.tls("a.example")
+        tcp = builders.listener(f"127.0.0.1:{raw}", name="raw", protocol="tcp", pool="web", tls=tls)
+        listeners = self.start(self.main(tls=tls), tcp, builders.pool("127.0.0.1:1"))
+        listeners._around.overload.is_on = True
+        told = self.secure(self.client(self.port)).shake()
+        told.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        self.assertEqual(told.read(12), b"HTTP/1.1 503")
+        closed = self.client(raw)
+        self.spin(lambda: self.is_closed(closed))
+        self.assertEqual(listeners.served["raw"].books.terminations, {"overload": 1})
+        self.assertEqual(listeners.served["raw"].books.handshakes, {})
 
     def test_wrong(self) -> None:
         """Certificates that cannot be used are a refusal, beside those of sockets, and nothing has changed."""

@@ -8,8 +8,6 @@ settled before (gate.py). Used by site.py.
 
 from __future__ import annotations
 
-import socket
-import struct
 from collections.abc import Mapping
 from secrets import token_hex
 from typing import Final
@@ -28,16 +26,17 @@ from lbsvc.admin.bodies import Malformed, Unfit, matches, read_path, read_query
 from lbsvc.admin.calls import Answer, Call, Refused, first
 from lbsvc.admin.channel import AdminRequest
 from lbsvc.admin.checking import Busy, Checks
-from lbsvc.admin.control import Control
+from lbsvc.admin.control import Control, Underway
 from lbsvc.admin.operations import OPERATIONS, Operation, Table
 from lbsvc.admin.streams import EventStreams, encode
+from lbsvc.admin.tries import user_of
 from lbsvc.config import overlay
 from lbsvc.errors import ConfigErrors, Stopping, SystemRefusal
 from lbsvc.observe.events import Emit
 
 #: What a view may raise, in the order in which it is looked at.
 _KNOWN: Final = (
-    Refused, Malformed, Unfit, Busy, ConfigErrors, SystemRefusal, overlay.Unknown, overlay.Exists, overlay.Wrong
+    Refused, Malformed, Unfit, Busy, Underway, ConfigErrors, SystemRefusal, overlay.Unknown, overlay.Exists, overlay.Wrong
 )  # fmt: skip
 #: How many mistakes a problem's detail says; all stand in its errors.
 _SAID: Final = 5
@@ -124,7 +123,7 @@ class Api(Resource):
 
             def left(reason: Failure) -> None:
                 gone.append(reason)
-                if not operation.is_change:  # a change is made, whoever waits for it
+                if not (operation.is_change and operation.is_left_alone):
                     answer.cancel()
 
             call.request.notifyFinish().addErrback(left)
@@ -178,9 +177,7 @@ def asker(request: AdminRequest) -> str:
     elif isinstance(peer, IPv4Address):
         who = f"{peer.host}:{peer.port}"
     else:
-        made: socket.socket | None = getattr(request.channel.transport, "socket", None)
-        user = struct.unpack("3i", made.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1] if made else "?"
-        who = f"unix, user {user}"
+        who = f"unix, user {user_of(request.channel.transport)}"
     return f"{who} (token)" if request.site.asks_for_token else who
 
 
@@ -195,7 +192,7 @@ def refuse(request: AdminRequest, error: Exception) -> None:
         refuse_with(request, status, error)
     else:
         status = 400 if isinstance(error, Malformed) else 404 if isinstance(error, overlay.Unknown) else 422
-        request.fail(409 if isinstance(error, overlay.Exists) else status, str(error))
+        request.fail(409 if isinstance(error, overlay.Exists | Underway) else status, str(error))
 
 
 def refuse_with(request: AdminRequest, status: int, error: ConfigErrors | SystemRefusal) -> None:

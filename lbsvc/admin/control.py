@@ -8,6 +8,7 @@ app (and by tests/admin/fake_control.py); used by every other module of this pac
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from twisted.internet.defer import Deferred
@@ -31,6 +32,22 @@ class Applied(Protocol):
     @property
     def changes(self) -> Sequence[str]:
         """What has changed, in words."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """Traffic that is asked for, through one of our own http listeners."""
+
+    listener: str
+    requests: int = 100
+    clients: int = 4  # at one time
+    path: str = "/"
+    host: str | None = None  # None: the address that is dialled
+    method: str = "GET"
+
+
+class Underway(Exception):
+    """One of these is made at a time, and one is."""
 
 
 class Control(Protocol):
@@ -59,6 +76,10 @@ class Control(Protocol):
 
     def check(self, text: bytes) -> Deferred[Checked]:
         """Read a configuration that came in a request; nothing is expanded and nothing applied."""
+
+    def send(self, order: Order) -> Deferred[dict[str, Any]]:
+        """Ask one of our listeners, and fire with what came of it (`Traffic` in schemas.py); cancelled, with what came of it
+        until then. Raises Underway, overlay.Unknown (no such http listener), Stopping."""
 
     def add(self, who: str, pool: str, entry: BackendSettings) -> Applied: ...
 

@@ -4,7 +4,8 @@ Promises: /livez, /readyz and /metrics are open to whoever reaches the listener;
 ours (no DNS rebinding), no foreign Origin, and, where a token is set, that token, compared in constant time, or, of the
 dashboard's, the cookie of whoever has shown it; the dashboard's own files need neither. What may
 change something needs besides a token, or a browser's word that no other site asks (Sec-Fetch-Site), or to come from no
-browser at all. Pure: headers in, a refusal or None out. Called by admin/site.py.
+browser at all. Pure: headers in, a refusal or None out. Called by admin/site.py; how often a token may be wrong is for
+tries.py to say.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Gate:
         for origin in origins:
             if origin.lower() not in (b"http://" + hosts[0].lower(), b"https://" + hosts[0].lower()):
                 return Refusal(403, "requests from another origin are refused")
-        shows_token = bool(self.token) and self._authorized(authorizations)
+        shows_token = self.is_shown(authorizations)
         is_open = not self.token or path.startswith(PAGES) or (not authorizations and self.is_signed_in(cookies))
         if not shows_token and not is_open:
             challenge = b'Bearer realm="lbsvc"' + (b', error="invalid_token"' if authorizations else b"")
@@ -88,6 +89,10 @@ class Gate:
         it; the name is another for another token, since browsers keep cookies by host and not by port."""
         value = hmac.new(self.token, b"lbsvc dashboard 1", hashlib.sha256).hexdigest().encode()
         return b"lbsvc_" + hashlib.sha256(value).hexdigest()[:12].encode(), value
+
+    def asks_at(self, path: bytes) -> bool:
+        """Does anything depend on a token there?"""
+        return bool(self.token) and path not in OPEN
 
     def is_token(self, token: bytes) -> bool:
         """Is it the token? Digests of one length: the comparison tells nothing, not even how long the token is."""
@@ -117,7 +122,8 @@ class Gate:
         is_any = self.bind_host in _WILDCARDS or self.bind_host.startswith("/")
         return is_any or address == _address(self.bind_host)
 
-    def _authorized(self, authorizations: Sequence[bytes]) -> bool:
+    def is_shown(self, authorizations: Sequence[bytes]) -> bool:
+        """Do these values of Authorization show the token?"""
         if len(authorizations) != 1:
             return False
         scheme, _, token = authorizations[0].partition(b" ")

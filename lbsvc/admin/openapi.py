@@ -103,6 +103,7 @@ def problems(operation: Operation) -> Mapping[int, str]:
         400: "The request cannot be read.",
         401: "A token is needed, or this one is wrong.",
         403: "The request comes from another site.",
+        429: "Too many wrong tokens: Retry-After says when the next one is looked at.",
         421: "The Host is not served here (admin.hosts).",
     }
     if operation.is_change:

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 
 from twisted.internet.defer import Deferred
 
-from lbsvc.admin import aliases, calls, histories, schemas
+from lbsvc.admin import aliases, calls, histories, schemas, traffic
 from lbsvc.admin.calls import Answer, Call
 from lbsvc.admin.streams import KINDS
 
@@ -38,6 +38,7 @@ class Operation:
     body_type: str = "application/json"
     answer_type: str = "application/json"
     is_change: bool = False
+    is_left_alone: bool = True  # a change that is made even when whoever asked for it has gone
     problems: Mapping[int, str] = field(default_factory=dict)  # of its own
 
     @property
@@ -97,6 +98,12 @@ OPERATIONS: Final = (
     Operation("POST", f"{_API}/reload", "reload", "Read the configuration file anew, and apply it.", calls.reload,
               schemas.ref("Change"), is_change=True,
               problems={422: "It is wrong, or the system refuses what it asks for; nothing has changed."}),
+    Operation("POST", f"{_API}/traffic", "sendTraffic",
+              "Send requests through one of our http listeners, ten seconds long at most, and say who answered them.",
+              traffic.send_traffic, schemas.ref("Traffic"), body=schemas.ref("TrafficOrder"), is_change=True,
+              is_left_alone=False,
+              problems={400: "The request cannot be read, or the listener speaks no HTTP.",
+                        404: "There is no such listener.", 409: "A run is under way.", 503: "It stops, or leaves."}),
     Operation("GET", f"{_API}/events", "watchEvents",
               "Server-sent events: `status` each second, `change` whenever something changes.", calls.watch_events,
               {"type": "string"}, query=(("only", {"enum": list(KINDS)}, False),), answer_type="text/event-stream",

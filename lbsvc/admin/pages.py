@@ -23,6 +23,7 @@ from lbsvc.admin.channel import AdminRequest
 from lbsvc.admin.control import Control
 from lbsvc.admin.gate import Gate
 from lbsvc.admin.streams import encode
+from lbsvc.admin.tries import WAIT, Tries, peer_of
 
 _TYPES: Final = {
     "html": b"text/html; charset=utf-8",
@@ -60,6 +61,7 @@ class Guarded(Protocol):
     """The part of site.py's GuardedSite that is asked."""
 
     gate: Gate
+    tries: Tries
 
 
 def read_files() -> dict[bytes, File]:
@@ -147,7 +149,13 @@ class Dashboard(Resource):
         except Unfit as error:
             request.fail(422, str(error))
             return
+        peer, tries = peer_of(request.getClientAddress(), request.channel.transport), cast(Guarded, request.site).tries
+        wait = tries.wait(peer) if gate.token else 0
+        if wait:
+            request.fail(429, WAIT, ((b"Retry-After", b"%d" % wait),))
+            return
         if gate.token and not gate.is_token(token):
+            tries.failed(peer)
             request.fail(401, "this is not the token", ((b"WWW-Authenticate", b'Bearer realm="lbsvc"'),))
             return
         if gate.token:

@@ -148,6 +148,30 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         fall={"type": ["integer", "null"], "minimum": 1},
         service=_or_null(_TEXT),
     ),
+    "TrafficOrder": _some(
+        "listener",
+        listener=_TEXT,
+        requests={"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
+        clients={"type": "integer", "minimum": 1, "maximum": 20, "default": 4, "description": "at one time"},
+        path={"type": "string", "pattern": "^/", "maxLength": 2048, "default": "/"},
+        host={"type": ["string", "null"], "pattern": r"^[A-Za-z0-9._:\[\]-]+$", "maxLength": 261},
+        method={"enum": ["GET", "HEAD"], "default": "GET"},
+    ),
+    "Traffic": _whole(
+        sent={**_COUNT, "description": "requests that were begun"},
+        statuses={"description": "how many answers had which status", **mapping(_COUNT)},
+        reasons={"description": "why they ended, by the words of the access log", **mapping(_COUNT)},
+        errors={"description": "requests without a whole answer, in words", **mapping(_COUNT)},
+        backends=listing(
+            _whole(
+                pool={"type": ["string", "null"]},
+                name={"type": ["string", "null"], "description": "null: no backend had it"},
+                requests=_COUNT,
+            )
+        ),
+        latency_ms=_whole(**{word: {"type": ["number", "null"]} for word in ("p50", "p95", "p99", "max")}),
+        elapsed={"type": "number", "description": "seconds"},
+    ),
     "Change": _whole(generation=_COUNT, changes=_TEXTS),
     "BackendChange": _whole(name=_TEXT, generation=_COUNT, changes=_TEXTS),
     "Checked": _whole(ok=_TRUTH, errors=_TEXTS, notes=_TEXTS),

@@ -28,6 +28,7 @@ from lbsvc.admin.metricspage import Rendering, negotiate, prefers_json
 from lbsvc.admin.pages import Dashboard
 from lbsvc.admin.sampling import Sampling
 from lbsvc.admin.streams import EventStreams, encode
+from lbsvc.admin.tries import WAIT, Tries, peer_of
 from lbsvc.config.schema import AdminSettings
 from lbsvc.observe.events import Emit
 from lbsvc.observe.exposition import slices
@@ -138,11 +139,13 @@ class GuardedSite(AdminSite):
         reactor: IReactorTime,
         streams: EventStreams | None = None,
         sampling: Sampling | None = None,
+        emit: Emit | None = None,
     ) -> None:
         super().__init__(resource, timeout=IDLE_TIMEOUT, reactor=reactor, parsePOSTFormSubmission=False)
         self.gate = gate
         self.streams = streams
         self.sampling = sampling
+        self.tries = Tries(reactor.seconds, emit or _unheard)
 
     @property
     @override
@@ -178,11 +181,19 @@ class GuardedSite(AdminSite):
     @override
     def judge(self, request: AdminRequest) -> tuple[int, str, tuple[tuple[bytes, bytes], ...]] | None:
         headers = request.requestHeaders
+        authorizations = headers.getRawHeaders(b"Authorization", [])
+        if authorizations and self.gate.asks_at(request.path):
+            peer = peer_of(request.getClientAddress(), request.channel.transport)
+            wait = self.tries.wait(peer)
+            if wait:
+                return 429, WAIT, ((b"Retry-After", b"%d" % wait),)
+            if not self.gate.is_shown(authorizations):
+                self.tries.failed(peer)
         refusal = self.gate.refusal(
             request.path,
             headers.getRawHeaders(b"Host", []),
             headers.getRawHeaders(b"Origin", []),
-            headers.getRawHeaders(b"Authorization", []),
+            authorizations,
             request.method,
             headers.getRawHeaders(b"Sec-Fetch-Site", []),
             headers.getRawHeaders(b"Cookie", []),
@@ -219,7 +230,7 @@ def make_site(
         root.putChild(b"api", api)
         root.putChild(b"admin", api)
         root.putChild(b"dashboard", Dashboard(control))
-    return GuardedSite(root, gate_for(bind_host, hosts, token), reactor, streams, sampling)
+    return GuardedSite(root, gate_for(bind_host, hosts, token), reactor, streams, sampling, emit)
 
 
 def _unheard(level: str, event: str, message: str, **fields: Any) -> None:

@@ -201,6 +201,8 @@ _TOP: Final = {
     "shutdown.drain_timeout": "What is still active then is cut",
     "shutdown.removed": "How long connections of a removed listener, route or backend may go on after a reload; null: no "
     "limit",
+    "overload": "While the process cannot keep up, new requests get 503 and new tcp connections are closed. off: never",
+    "overload.lag": "How late the reactor must be, for a while, for that; it is over at half of it",
     "watch": "true: a changed configuration file is checked and applied, as SIGHUP would, one second after its last change",
     "state_file": "Where changes made at run time are kept across restarts",
     "workers": "Processes that share the listeners; auto: one for each core",

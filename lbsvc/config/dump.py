@@ -56,6 +56,7 @@ def dump(settings: Settings) -> Words:
             "drain_timeout": spell_duration(settings.shutdown.drain_timeout),
             "removed": _perhaps(settings.shutdown.removed),
         },
+        "overload": OFF if settings.overload is None else {"lag": spell_duration(settings.overload.lag)},
         "watch": settings.watch,
         "state_file": _absolute(settings.state_file) if settings.state_file is not None else None,
         "workers": 1,

@@ -279,6 +279,13 @@ class ShutdownSettings:
 
 
 @dataclass(frozen=True)
+class OverloadSettings:
+    """When new requests and connections are refused so that those under way are served."""
+
+    lag: float = 1.0  # seconds that the reactor is late, for a while
+
+
+@dataclass(frozen=True)
 class Settings:
     """The whole configuration."""
 
@@ -288,5 +295,6 @@ class Settings:
     access_log: AccessLogSettings | None = AccessLogSettings()  # None: `access_log: off`
     log: LogSettings = LogSettings()
     shutdown: ShutdownSettings = ShutdownSettings()
+    overload: OverloadSettings | None = OverloadSettings()  # None: `overload: off`
     watch: bool = False
     state_file: str | None = None  # the path of the file that keeps run-time changes

@@ -1,6 +1,6 @@
 """How the top of a configuration is read: admin, logs, shutdown, and the sections of the other two tables.
 
-Promises: `TOP` holds every top-level key of lb-reference.yaml. Called by loader.py.
+Promises: `TOP` holds every top-level key of lb-reference.yaml, and `overload`, which is ours. Called by loader.py.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from lbsvc.config.schema import (
     Bind,
     ListenerSettings,
     LogSettings,
+    OverloadSettings,
     Settings,
     ShutdownSettings,
 )
@@ -123,6 +124,12 @@ SHUTDOWN: Final = Section(
 )
 
 
+#: Less than a few turns of a busy reactor would be no overload; so long that nobody would wait for an answer is `off`.
+OVERLOAD: Final[Section[OverloadSettings | None]] = Section(
+    {"lag": duration(low=0.05, high=60.0)}, plain(OverloadSettings), off=(None,)
+)
+
+
 def _settings(spot: Spot, found: dict[str, Any]) -> Settings:
     return Settings(MappingProxyType(found.pop("listeners")), MappingProxyType(found.pop("pools", None) or {}), **found)
 
@@ -135,6 +142,7 @@ TOP: Final = Section(
         "access_log": ACCESS_LOG,
         "log": LOG,
         "shutdown": SHUTDOWN,
+        "overload": OVERLOAD,
         "watch": yes_no,
         "state_file": nullable_text(_state_file),
         "workers": Later(off=(1,)),

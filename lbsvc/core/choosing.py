@@ -1,8 +1,8 @@
 """Who gets this request, where there is more to it than whose turn it is: affinity, a key, room, a queue.
 
-Promises: a client that sticks to a backend gets it while it may serve it; nobody overtakes those who wait in the pool's
-queue; a backend that has been tried comes only after the others. Called by both roads for pools that have any of these;
-plain pools are asked directly. Pure.
+Promises: a client that sticks to a backend gets it while it may serve it; nobody takes what those who wait in the pool's
+queue can use; a backend that has been tried comes only after the others. Called by both roads for pools that have any of
+these; plain pools are asked directly. Pure.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def find_lease(
             return lease
         if waits_for_home and preferred.circuit == "closed" and pool.can_serve(preferred):
             return None  # a half-open one has no room for other reasons: that is not worth waiting for
-    if len(pool.queue) and not is_next and not tried:
+    if len(pool.queue) and not is_next and not tried and not pool.has_spare_room:
         return None  # others were here before
     lease = pool.pick(tried, key)
     if lease is None and tried:
@@ -40,12 +40,21 @@ def find_lease(
     return lease
 
 
-def must_wait(pool: Pool) -> bool:
-    """After `find_lease` has found nothing: somebody serves, but has no room just now.
+def must_wait(pool: Pool, preferred: Backend | None = None, tried: Collection[Backend] = ()) -> bool:
+    """After `find_lease` has found nothing: somebody serves, or would serve this client, but has no room just now.
 
     Not where all who could are being tried after a failure (half-open): whoever is not one of the trials is told at once.
+    Nor for one who serves its own clients alone (drain, a weight of 0), unless this is one of them.
     """
-    return any(backend.circuit == "closed" and pool.can_serve(backend) for backend in pool.full)
+    if pool.is_busy:
+        return True
+    return (
+        preferred is not None
+        and preferred in pool.full
+        and preferred not in tried
+        and preferred.circuit == "closed"
+        and pool.can_serve(preferred)
+    )
 
 
 def reason_for_nobody(pool: Pool) -> str:

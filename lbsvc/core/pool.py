@@ -46,6 +46,7 @@ class Pool:
     # More attributes than instances share the keys of (30 in Python 3.11): without slots each pick would be dearer.
     __slots__ = (
         "_absent",
+        "_below",
         "_best",
         "_first",
         "_has_step",
@@ -123,6 +124,7 @@ class Pool:
         self.wants_key = self._tiers[0].picker.wants_key
         self._serving: list[Picker] = []  # the pickers of the tiers that are not empty, best first
         self._best: set[Backend] = set()  # the members of the first of them
+        self._below: set[Backend] = set()  # and of the others
         self._first: Callable[[Collection[Backend]], Backend | None] = nobody
         self._was_available = True
         self._is_serving = False  # the queue, just now
@@ -175,6 +177,24 @@ class Pool:
         """Is there anybody who serves, with room or without?"""
         return bool(self._serving)
 
+    @property
+    def has_room(self) -> bool:
+        """Is there anybody for who comes now?"""
+        return not self._best <= self.full or (not self._below <= self.full and not self._is_busy(self._best))
+
+    @property
+    def is_busy(self) -> bool:
+        """Is somebody who serves, and is not on trial, at its limit just now? Then it is worth waiting."""
+        return self._is_busy(self._best) or self._is_busy(self._below)
+
+    @property
+    def has_spare_room(self) -> bool:
+        """Is there room that nobody who waits can use? All of them have been asked (`serve_queue`)."""
+        return not self._is_serving and self.has_room
+
+    def _is_busy(self, members: set[Backend]) -> bool:
+        return any(backend.circuit == "closed" and backend in members for backend in self.full)
+
     def set_members(self, backends: Sequence[Backend]) -> None:
         """These are the members now. Whoever was one before goes on as the same live object, leases and all."""
         gone = set(self.backends).difference(backends)
@@ -209,6 +229,7 @@ class Pool:
         serving = [number for number in serving if number < LAST_RESORT] or serving
         self._serving = [self._tiers[number].picker for number in serving]
         self._best = set(members[serving[0]]) if serving else set()
+        self._below = {backend for number in serving[1:] for backend in members[number]}
         self._first = self._serving[0].pick if self._serving else nobody
         if self.full or any(backend.active >= backend.limit for backend in self.backends):
             self.full = {backend for backend in self.backends if backend.active >= backend.limit}
@@ -305,8 +326,8 @@ class Pool:
 
     def _pick_below(self, key: int | None, exclude: Collection[Backend], tried: Collection[Backend]) -> Backend | None:
         """The serving tier is used up: the others, in their order. Not where somebody of it is only busy: backups are for
-        when nobody else is available, and who has no room is (there is the queue)."""
-        if any(backend in self._best and backend not in tried for backend in self.full):
+        when nobody else is available, and who has no room is (there is the queue), but for who is on trial (half-open)."""
+        if any(each.circuit == "closed" and each in self._best and each not in tried for each in self.full):
             return None
         for picker in self._serving[1:]:
             backend = picker.pick(exclude) if key is None else picker.pick_by(key, exclude)
@@ -344,9 +365,8 @@ class Pool:
         if backend.active < backend.limit:
             self.full.discard(backend)
             if len(self.queue):
-                self._serves_again = (
-                    True  # also where it is no member of the tier that serves: somebody may belong there
-                )
+                # also where it is no member of the tier that serves: somebody may belong there
+                self._serves_again = True
                 self.serve_queue()
 
     def serve_queue(self) -> None:
@@ -359,7 +379,7 @@ class Pool:
             return
         self._is_serving = True
         try:
-            while len(self.queue) and (self._serves_again or not (self._serving and self._best <= self.full)):
+            while len(self.queue) and (self._serves_again or self.has_room or not self.is_busy):
                 self._serves_again = False
                 if not self.queue.next() and not self._serves_again:
                     break

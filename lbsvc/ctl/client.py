@@ -352,7 +352,7 @@ def _pieces(response: http.client.HTTPResponse, sock: socket.socket, deadline: f
     """The body, all of it before the deadline."""
     size = 0
     wanted = response.length
-    while True:
+    while not response.isclosed():  # since 3.11.8 and 3.12.2 the last byte of a known length closes it and the socket
         sock.settimeout(max(deadline - time.monotonic(), 0.001))
         piece = response.read1(1 << 16)
         if not piece:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from lbsvc.ctl.load import Load
+from lbsvc.http.load import Load
 
 
 class Progress:

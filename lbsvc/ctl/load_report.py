@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import log
 from typing import Any, Final
 
-from lbsvc.ctl.load import Plan, Tally
+from lbsvc.http.load import Plan, Tally
 
 PERCENTILES: Final = (50, 90, 95, 99)
 _BAR: Final = 40

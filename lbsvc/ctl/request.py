@@ -20,12 +20,12 @@ import click
 from lbsvc.config.certificates import CertificateFault
 from lbsvc.config.schema import PoolTls
 from lbsvc.ctl.client import EX_FAILED, EX_INTERRUPTED, Unreachable
-from lbsvc.ctl.load import Dial, Load, Plan
 from lbsvc.ctl.load_report import as_json, as_text
 from lbsvc.ctl.params import DURATION, RATE
 from lbsvc.ctl.session import json_option, the_session
 from lbsvc.ctl.target import Target, Unresolvable, Unusable, make_target, resolve
 from lbsvc.ctl.turning import the_reactor
+from lbsvc.http.load import Dial, Load, Plan
 from lbsvc.net.client_tls import ClientTls, UpstreamTls
 from lbsvc.net.connector import dial
 

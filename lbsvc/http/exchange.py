@@ -68,6 +68,9 @@ class Exchange(Trying):
         head = self.head
         self.request_ended = ended
         site.books.in_flight += 1
+        if site.overload.is_on:
+            self.turn_away()
+            return
         limit_of_listener = site.limit
         if limit_of_listener is not None and self._is_limited(limit_of_listener, site.unrouted):
             return

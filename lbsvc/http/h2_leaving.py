@@ -3,7 +3,8 @@
 Promises: what is written in one turn of the reactor goes out as one piece; while the client does not read, frames wait here,
 and past MOST_WAITING bytes of them it is not read either; what was said before the end arrives, if the client reads it.
 `requests` are those that are not over: while there are any the connection does not end by itself. A drain is GOAWAY with the
-largest number and a PING, then, with the answer to that or after GRACE, GOAWAY with the last number that came.
+largest number and a PING, then, with the answer to that or after GRACE, GOAWAY with the last number that came. To `part` is
+the latter alone: by it the client knows that nothing of what followed was looked at.
 """
 
 from __future__ import annotations
@@ -119,6 +120,11 @@ class LeavingConnection(EndingConnection):
             self.codec.go_away(True)
             self.flush_soon()
             self._look_for_end()
+
+    def part(self) -> None:
+        """What is under way is answered; whatever the client has sent behind it belongs on another connection, at once."""
+        self._is_leaving = self._is_leaving or 1
+        self.leave()
 
     def _end(self) -> None:
         """Write what there is, whether or not the client reads; then our side is closed."""

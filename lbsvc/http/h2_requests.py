@@ -218,6 +218,10 @@ class StreamConnection:
     def end_after_this(self) -> None:
         """The connection of HTTP/1 would end: a stream ends anyway."""
 
+    def drain(self) -> None:
+        """The connection takes no more requests; what is under way on it is answered."""
+        self.owner.part()
+
     def is_secure(self, head: RequestHead) -> bool:
         """As server.py."""
         return self.scheme == b"https" or (self.is_believed and head.header(b"x-forwarded-proto") == b"https")

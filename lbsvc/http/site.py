@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lbsvc.config.schema import ListenerSettings
 from lbsvc.core.books import ListenerBooks
+from lbsvc.core.overload import Overload
 from lbsvc.core.paths import normal_path, other_readings
 from lbsvc.core.router import Route, RoutingTable
 from lbsvc.errors import ProtocolViolation
@@ -62,8 +63,11 @@ class HttpSite:
         log: AccessLog | None,
         rng: random.Random,
         tell: Tell = tell_nobody,
+        overload: Overload | None = None,
     ) -> None:
         self.books = books
+        #: whether requests are admitted at all now: the process's own, unless there is none
+        self.overload = overload if overload is not None else Overload()
         self.reactor = reactor
         self.seconds: Callable[[], float] = reactor.seconds
         self.deadlines = deadlines

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from lbsvc.core.backend import Backend, Outcome
 from lbsvc.core.choosing import must_wait, reason_for_nobody
 from lbsvc.core.lease import Lease
+from lbsvc.core.overload import RETRY_AFTER
 from lbsvc.core.queueing import Ticket
 from lbsvc.core.retry import backoff_delay, may_repeat
 from lbsvc.errors import REASONS
@@ -64,6 +65,15 @@ class Trying(Outgoing):
     _due = NEVER  # when the route's `timeout` is over
     _try_due = NEVER  # when this try's is
 
+    # -- not admitted
+
+    def turn_away(self) -> None:
+        """There is more to do than can be done: the client shall come again, later, and on another connection."""
+        self.site.books.rejected["overload"] += 1
+        self.connection.end_after_this()
+        self.refuse(503, "overload", retry_after=RETRY_AFTER)
+        self.connection.drain()
+
     # -- choose, open
 
     def choose(self) -> None:
@@ -80,7 +90,7 @@ class Trying(Outgoing):
                 lease = pool.pick()
         if lease is not None:
             self.begin(lease)
-        elif upstreams.placement is not None and must_wait(pool):
+        elif upstreams.placement is not None and must_wait(pool, self.preferred, self.tried):
             self._enter_queue()
         else:
             self.refuse(503, reason_for_nobody(pool))
@@ -136,7 +146,7 @@ class Trying(Outgoing):
         assert placement is not None
         lease = placement.find(self, True)
         if lease is None:
-            if must_wait(placement.pool):
+            if must_wait(placement.pool, self.preferred, self.tried):
                 return False
             self.ticket = None
             self.refuse(503, reason_for_nobody(placement.pool))

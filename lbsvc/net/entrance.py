@@ -4,6 +4,8 @@ Promises: every connection that is accepted becomes an Opening (net/opening.py),
 until its road has it or it is over; each that gets no further is counted, logged, and told of in the event log, once in
 TOLD_EACH seconds. Made by serving.py; called by net/ports.py, and as a site by a drain. What it is made of never changes: a
 listener whose TLS or whose proxies are others gets another one, and what has begun here ends by the rules that it began by.
+While the process is overloaded a tcp listener closes what is new before its handshake, which would be most of the work; an
+http listener shakes hands, so that its clients are told (503).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from lbsvc.core.networks import Networks
+from lbsvc.core.overload import Overload
 from lbsvc.net.deadlines import Deadlines
 from lbsvc.net.listener import Listener
 from lbsvc.net.opening import Opening
@@ -39,8 +42,11 @@ class Entrance:
         make_id: Callable[[], bytes],
         log: Callable[[tuple[Any, ...]], None] | None,
         tell: Callable[..., None],
+        overload: Overload | None = None,
     ) -> None:
         self._tell = tell
+        #: while there is one, nothing begins here; None where the road has an answer for it (http)
+        self._overload = overload
         self._told_at = -TOLD_EACH
         self._untold = 0
         self.listener = listener
@@ -60,7 +66,11 @@ class Entrance:
         opening = Opening(self, skt, sockaddr, port, number)
         self.openings.add(opening)
         self.listener.entered(skt.fileno())
-        opening.begin()
+        if self._overload is not None and self._overload.is_on:
+            self._count_failure(opening, "overload")  # its event tells of all of them
+            opening.leave()
+        else:
+            opening.begin()
 
     def drain(self) -> None:
         """What was accepted is answered: openings go on, and their roads know that the service stops."""
@@ -99,9 +109,12 @@ class Entrance:
             )  # fmt: skip
         else:
             self._untold += 1
+        self._count_failure(opening, reason)
+
+    def _count_failure(self, opening: Opening, reason: str) -> None:
         books = self.listener.books
         books.terminations[reason] = books.terminations.get(reason, 0) + 1
-        if reason == "bad_proxy_header":
+        if reason in books.rejected:
             books.rejected[reason] += 1
         else:
             self.count_handshake("failure", "none")

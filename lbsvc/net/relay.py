@@ -2,10 +2,10 @@
 
 Promises: what net/carrying.py promises of two joined connections; a dial that fails goes to another backend; the lease is
 released once and the connection counted and logged once, with one reason word. A client past the listener's rate limit is
-closed at once. One that sticks to a backend by its address, or is hashed to one, comes to it; where nobody has room it
-waits in the pool's queue, for a time, and a client that is seen to leave gives up its place. Called by the listener and,
-through net/sides.py, by the two transports. http/exchange.py walks the same milestones: match, admit, choose, open, carry,
-settle.
+closed at once, and so is everybody new while the process is overloaded. One that sticks to a backend by its address, or is
+hashed to one, comes to it; where nobody has room it waits in the pool's queue, for a time, and a client that is seen to
+leave gives up its place. Called by the listener and, through net/sides.py, by the two transports. http/exchange.py walks
+the same milestones: match, admit, choose, open, carry, settle.
 
 Deadlines: `handshake` of the listener while a name is waited for; `queue.timeout` of the pool while waiting for a place,
 from each time that it has to (coarse: net/deadlines.py); `connect` while dialling (net/connector.py); then those of
@@ -95,7 +95,10 @@ class Relay(Carrier):
         if route is not None:
             self.route, self.names = route, route.names
         limiter = site.limiter
-        if limiter is not None and not is_within(limiter, self.peer, self.began):
+        if site.overload.is_on:
+            site.books.rejected["overload"] += 1
+            self.finish("overload", Outcome.ABANDONED)
+        elif limiter is not None and not is_within(limiter, self.peer, self.began):
             # As for http, what a listener limits is of no route.
             site.books.rejected["rate_limited"] += 1
             self.finish("rate_limited", Outcome.ABANDONED)

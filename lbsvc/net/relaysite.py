@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from lbsvc.config.schema import ListenerSettings, PoolSettings
 from lbsvc.core.affinity import AddressTable
 from lbsvc.core.books import ListenerBooks, RouteBooks
+from lbsvc.core.overload import Overload
 from lbsvc.core.pool import Pool
 from lbsvc.core.ratelimit import RateLimiter, client_key, limiter_for
 from lbsvc.core.split import Split
@@ -99,8 +100,11 @@ class StreamSite:
         log: Callable[[tuple[Any, ...]], None] | None,
         *,
         limiter: RateLimiter | None = None,
+        overload: Overload | None = None,
     ) -> None:
         self.books = books
+        #: whether connections are admitted at all now: the process's own, unless there is none
+        self.overload = overload if overload is not None else Overload()
         self.reactor = reactor
         self.seconds: Callable[[], float] = reactor.seconds
         self.deadlines = deadlines

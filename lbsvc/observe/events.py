@@ -48,6 +48,8 @@ STABLE: Final = frozenset(
         "certificate.expiring",
         "certificate.refused",
         "admin.change",
+        "overload.begun",
+        "overload.over",
     )
 )
 

@@ -13,7 +13,6 @@ may be some turns apart.
 from __future__ import annotations
 
 import platform
-from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
@@ -29,12 +28,12 @@ from prometheus_client.core import (
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from typing_extensions import override
 
 import lbsvc
 from lbsvc.core.backend import Backend
 from lbsvc.core.books import BUCKETS, HANDSHAKES, METHODS, Histogram, ListenerBooks, RouteBooks
+from lbsvc.core.overload import Overload
 from lbsvc.core.pool import Pool
 from lbsvc.errors import REASONS
 from lbsvc.observe.standing import CIRCUITS, STATES, namesakes, shown_state, together
@@ -98,9 +97,13 @@ class Series:
 class LbsvcCollector(Collector):
     """Everything there is to measure, read from `view`."""
 
-    def __init__(self, view: View, lag: Histogram) -> None:
+    def __init__(self, view: View, lag: Histogram, overload: Overload | None = None) -> None:
         self.view = view
-        self.series = (*SERIES, Series("histogram", *_LAG, (), lambda _: [((), lag)]))
+        self.series = (
+            *SERIES,
+            Series("histogram", *_LAG, (), lambda _: [((), lag)]),
+            Series("gauge", *_OVERLOAD, (), lambda _: [((), float(overload is not None and overload.is_on))]),
+        )
         self.process = ProcessCollector(registry=None)
 
     @override
@@ -121,32 +124,6 @@ class LbsvcCollector(Collector):
 def cumulative(histogram: Histogram) -> list[tuple[str, int]]:
     """Upper bound and count of what is not above it, as they stand now."""
     return list(zip(BOUNDS, accumulate(histogram.counts), strict=True))
-
-
-class ReactorLag:
-    """How late the reactor calls what is due: a timer that compares the moment it asked for with the one it got."""
-
-    def __init__(self, clock: IReactorTime, interval: float = 0.5) -> None:
-        self.histogram = Histogram()
-        self._clock = clock
-        self._interval = interval
-        self._due = 0.0
-        self._call: IDelayedCall | None = None
-
-    def start(self) -> None:
-        self._due = self._clock.seconds() + self._interval
-        self._call = self._clock.callLater(self._interval, self._tick)
-
-    def stop(self) -> None:
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
-
-    def _tick(self) -> None:
-        late = max(0.0, self._clock.seconds() - self._due)
-        self.histogram.counts[bisect_left(BUCKETS, late)] += 1
-        self.histogram.total += late
-        self.start()
 
 
 # Where the numbers are. One function for each set of labels, one line for each metric.
@@ -322,6 +299,7 @@ def _one_of(words: tuple[str, ...], state: Callable[[Pool, Backend], str]) -> Ca
 _BACKEND: Final = ("pool", "backend")
 _ROUTE: Final = ("listener", "route", "pool")
 _LAG: Final = ("lbsvc_reactor_lag_seconds", "How late the reactor called what was due, sampled twice a second.")
+_OVERLOAD: Final = ("lbsvc_overloaded", "1 while new requests and connections are refused since the reactor lags.")
 
 #: Every metric that the features so far feed, in the order of the page.
 SERIES: Final = (

@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 
-from lbsvc.admin.control import Checked, Event
+from lbsvc.admin.control import Checked, Event, Order, Underway
 from lbsvc.config import overlay, piece
 from lbsvc.config.loader import load_text
 from lbsvc.config.overlay import Overrides
@@ -42,6 +42,18 @@ TWO_POOLS = (
 )
 
 
+#: What comes of traffic.
+SENT: dict[str, Any] = {
+    "sent": 100,
+    "statuses": {"200": 99, "503": 1},
+    "reasons": {"ok": 99, "no_backend": 1},
+    "errors": {},
+    "backends": [{"pool": "web", "name": "a", "requests": 99}, {"pool": "web", "name": None, "requests": 1}],
+    "latency_ms": {"p50": 1.25, "p95": 2.5, "p99": 3.0, "max": 3.5},
+    "elapsed": 0.25,
+}
+
+
 @dataclass(frozen=True)
 class Applied:
     """What was applied."""
@@ -67,6 +79,10 @@ class FakeControl:
         self.books = ListenerBooks("front", "http")
         self.live: dict[tuple[str, str], Backend] = {}
         self.history = History()
+        #: traffic that is being sent, once `is_slow` has it go on
+        self.sending: Deferred[dict[str, Any]] | None = None
+        self.is_slow = False
+        self.protocol, self.state = "http", "listening"
 
     def _load(self) -> Settings:
         return load_text(self.file, "lb.yaml", None).settings
@@ -75,7 +91,8 @@ class FakeControl:
 
     @property
     def doors(self) -> list[Door]:
-        return [Door(self.books, "127.0.0.1:8080", "listening")]
+        self.books.protocol = self.protocol
+        return [Door(self.books, "127.0.0.1:8080", self.state)]
 
     @property
     def pools(self) -> list[Pool]:
@@ -129,6 +146,15 @@ class FakeControl:
             return succeed(([], load_text(text, "-", None).notes))
         except ConfigErrors as errors:
             return succeed(([str(mistake) for mistake in errors.mistakes], []))
+
+    def send(self, order: Order) -> Deferred[dict[str, Any]]:
+        self.asked.append(("send", order))
+        if self.sending is not None:
+            raise Underway("traffic is being sent already: one run at a time")
+        if self.is_slow:
+            self.sending = Deferred(lambda deferred: deferred.callback({**SENT, "sent": 3}))
+            return self.sending
+        return succeed(dict(SENT))
 
     def _apply(self, pool: str, changes: Overrides, words: str) -> Applied:
         if self.refusal is not None:

@@ -20,7 +20,8 @@ SESSION = "/dashboard/session"
 
 class FileTests(AskingCase):
     def test_page(self) -> None:
-        """The page and each of its files are there, with a type, a tag, and a policy that lets nothing in from elsewhere."""
+        """The page and each of its files are there, with a type, a tag, and a policy that lets nothing in from
+        elsewhere (UI-1)."""
         for name in read_files():
             answer = self.ask("GET", f"/dashboard/{name.decode()}")
             self.assertEqual((name, answer.status), (name, 200))
@@ -49,7 +50,7 @@ class FileTests(AskingCase):
         self.assertIn("MIT License", folder.joinpath("uplot-LICENSE.txt").read_text())
 
     def test_other_paths_and_methods(self) -> None:
-        """/dashboard leads there; there is nothing else, above it neither; files can only be read."""
+        """/dashboard leads there; there is nothing else, above it neither; files can only be read (API-8)."""
         answer = self.ask("GET", "/dashboard")
         self.assertEqual((answer.status, answer.headers["location"]), (301, "/dashboard/"))
         for target in ("/dashboard/nope", "/dashboard/../site.py", "/dashboard/%2e%2e/site.py", "/dashboard/vendor",

@@ -91,7 +91,7 @@ class RenderingTests(TestCase):
         return Rendering(cast(IReactorTime, self.clock), slices, self.done.append, fail)
 
     def test_a_slice_a_turn(self) -> None:
-        """Each turn of the reactor makes one slice; the page is handed over whole."""
+        """Each turn of the reactor makes one slice; the page is handed over whole (MET-1)."""
         made: list[int] = []
 
         def slices() -> Iterator[bytes]:

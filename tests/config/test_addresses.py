@@ -76,7 +76,7 @@ class BindTests(TestCase):
             self.assertEqual(found, [f"3:5: listeners.web.bind: {expected}"], text)
 
     def test_lists(self) -> None:
-        """Several addresses, each with its own place."""
+        """Several addresses, each with its own place (FIELD-2)."""
         text = "listeners:\n  web:\n    bind: [':80', 81, '[::1]:82']\n    pool: p\n" + POOL
         self.assertEqual(settings(text).listeners["web"].binds, (Bind("", 80), Bind("", 81), Bind("::1", 82)))
         text = "listeners:\n  web:\n    bind: [x, 80, 65536, true, []]\n    pool: p\n" + POOL

@@ -104,9 +104,10 @@ access_log: {{path: a.log, sample: 12.5%}}
 state_file: state.json
 watch: true
 shutdown: {{removed: 0}}
+overload: {{lag: 333ms}}
 """
         )
-        self.assert_comes_back(LISTENER + POOL + "    health_check: off\naccess_log: off\n")
+        self.assert_comes_back(LISTENER + POOL + "    health_check: off\naccess_log: off\noverload: off\n")
 
     def test_secrets(self) -> None:
         """Neither the token, nor a key, nor what a header with a telling name holds, is shown."""

@@ -13,7 +13,7 @@ from tests.config.reading import LISTENER, POOL, load, mistakes, pool, pool_mist
 
 class PoolTests(TestCase):
     def test_defaults(self) -> None:
-        """Backends are enough; the rest is as the reference says."""
+        """Backends are enough; the rest is as the reference says (FIELD-4)."""
         found = pool("")
         self.assertEqual((found.name, found.algorithm, found.resolve), ("p", "round_robin", 10))
         self.assertEqual(found.health_check, HealthCheckPolicy(type="tcp"))
@@ -109,7 +109,7 @@ class BackendTests(TestCase):
         return mistakes(f"{LISTENER}pools:\n  p:\n    backends:\n{lines}")
 
     def test_forms(self) -> None:
-        """An address alone, or a mapping; one backend alone needs no list."""
+        """An address alone, or a mapping; one backend alone needs no list (FIELD-5)."""
         text = (
             LISTENER
             + "pools: {p: {backends: ['h:1', {address: h:2, name: b, weight: 0, backup: true, max_connections: null}]}}"
@@ -121,7 +121,7 @@ class BackendTests(TestCase):
         self.assertEqual(len(settings(LISTENER + "pools: {p: {backends: 'h:1'}}").pools["p"].backends), 1)
 
     def test_none(self) -> None:
-        """A pool has at least one backend."""
+        """A pool has at least one backend (FIELD-5)."""
         self.assertEqual(mistakes(LISTENER + "pools:\n  p: {}\n"), ["6:6: pools.p.backends: is required"])
         for empty in ("[]", "null", "{}"):
             found = mistakes(f"{LISTENER}pools:\n  p: {{backends: {empty}}}\n")
@@ -152,7 +152,7 @@ class BackendTests(TestCase):
         )
 
     def test_duplicates(self) -> None:
-        """No two backends of a pool have the same address or the same name; of two pools they may."""
+        """No two backends of a pool have the same address or the same name; of two pools they may (FIELD-5)."""
         self.assertEqual(
             self.mistakes_of(
                 "h:80", "http://H", "{address: h:1, name: 'h:80'}", "{address: h:2, name: a}", "{address: h:3, name: a}"

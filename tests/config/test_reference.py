@@ -132,6 +132,7 @@ KEYS: dict[str, tuple[str, bool]] = {
     "shutdown.delay": ("1s", ACTS),
     "shutdown.drain_timeout": ("1s", ACTS),
     "shutdown.removed": ("1s", ACTS),
+    "overload.lag": ("2s", ACTS),  # ours: the reference does not have it
     "watch": ("true", ACTS),
     "state_file": ("a", ACTS),
     "workers": ("2", LATER),

@@ -7,13 +7,13 @@ import os
 from twisted.trial.unittest import TestCase
 
 from lbsvc.config.loader import check_text
-from lbsvc.config.schema import AccessLogSettings, AdminSettings, Bind, LogSettings, ShutdownSettings
+from lbsvc.config.schema import AccessLogSettings, AdminSettings, Bind, LogSettings, OverloadSettings, ShutdownSettings
 from tests.config.reading import LISTENER, POOL, load, mistakes, settings, top, top_mistakes
 
 
 class TopTests(TestCase):
     def test_defaults(self) -> None:
-        """A listener and a pool are enough; the rest is as the reference says."""
+        """A listener and a pool are enough; the rest is as the reference says (FIELD-3)."""
         found = top("")
         self.assertEqual(found.admin, AdminSettings(Bind("127.0.0.1", 9901), (), ""))
         self.assertEqual(found.access_log, AccessLogSettings("-", "json", 1.0))
@@ -92,8 +92,23 @@ class TopTests(TestCase):
             ["8:12: shutdown.delay: must be 0s or more (got -1)"],
         )
 
+    def test_overload(self) -> None:
+        """On unless it is switched off, at a second; not at what every busy moment brings, nor where nobody would wait."""
+        self.assertEqual(top("").overload, OverloadSettings(1.0))
+        self.assertEqual(top("overload: {lag: 250ms}").overload, OverloadSettings(0.25))
+        for off in ("off", "false"):
+            self.assertIsNone(top(f"overload: {off}").overload)
+        self.assertEqual(
+            top_mistakes("overload: {lag: 1ms, leg: 2}") + top_mistakes("overload: {lag: 2m}"),
+            [
+                '8:12: overload.lag: must be 50ms or more (got "1ms")',
+                "8:22: overload.leg: unknown key (did you mean lag?)",
+                '8:12: overload.lag: must be 60s or less (got "2m")',
+            ],
+        )
+
     def test_logs(self) -> None:
-        """Paths are relative to the configuration's folder; - is standard output."""
+        """Paths are relative to the configuration's folder; - is standard output (FIELD-14)."""
         found = top(
             "access_log: {path: a.log, format: combined, sample: 5%}\nlog: {path: /var/b.log, level: debug, format: text}"
         )
@@ -115,7 +130,7 @@ class TopTests(TestCase):
         )
 
     def test_log_level_from_the_environment(self) -> None:
-        """LOG_LEVEL overrides the level, in any case; one that is none is noted and ignored."""
+        """LOG_LEVEL overrides the level, in any case; one that is none is noted and ignored (FIELD-14)."""
         text = LISTENER + POOL + "log: {level: error}\n"
         for asked, level in {"DEBUG": "debug", "warning": "warn", "": "error", "trace": "error"}.items():
             self.assertEqual(settings(text, {"LOG_LEVEL": asked}).log.level, level)

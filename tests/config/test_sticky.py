@@ -18,7 +18,7 @@ class StickyTests(TestCase):
         self.assertEqual(found, list(messages), written)
 
     def test_forms(self) -> None:
-        """Off by default; a word, or a section, which is by cookie unless it says otherwise."""
+        """Off by default; a word, or a section, which is by cookie unless it says otherwise (FIELD-11, ST-3)."""
         for off in ("off", "false", "null", ""):
             self.assertIsNone(pool(f"sticky: {off}").sticky)
         self.assertIsNone(pool("").sticky)

@@ -31,7 +31,7 @@ class SectionTests(TestCase):
             self.assertEqual((found.queue.size, found.slow_start, found.panic_threshold), (0, None, 0))
 
     def test_on(self) -> None:
-        """An empty section is one at its defaults."""
+        """An empty section is one at its defaults (FIELD-10, V16)."""
         found = pool("passive_health: {}\ncircuit_breaker: {}\nqueue: {}\nflapping: {}\n")
         self.assertEqual(found.passive_health, EjectionPolicy(5, 10, 30, 0.5))
         self.assertEqual(found.circuit_breaker, BreakerPolicy(5, 30, 3))

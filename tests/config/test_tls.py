@@ -45,7 +45,7 @@ class ListenerTlsCase(CertificateCase):
 
 class KeyTests(ListenerTlsCase):
     def test_defaults(self) -> None:
-        """A certificate is enough; the rest is as the reference says."""
+        """A certificate is enough; the rest is as the reference says (FIELD-9)."""
         found = self.tls(f"{{certificates: [{{{self.pair}}}]}}")
         self.assertEqual(found, ListenerTls((CertificateFiles(self.cert, self.key),)))
         self.assertEqual((found.min_version, found.ciphers, found.alpn), ("1.2", None, ("h2", "http/1.1")))
@@ -77,7 +77,8 @@ class KeyTests(ListenerTlsCase):
         self.assert_noted(f"{{certificates: {{{self.pair}}}}}", more="    timeouts: {handshake: 5s}\n")
 
     def test_versions(self) -> None:
-        """1.2 or 1.3, as text or as the number that YAML takes it for; of others nobody guesses what was meant."""
+        """1.2 or 1.3, as text or as the number that YAML takes it for; of others nobody guesses what was meant
+        (TLS-2)."""
         for written, version in {
             "'1.2'": "1.2",
             "1.3": "1.3",
@@ -178,7 +179,8 @@ class CipherTests(ListenerTlsCase):
             self.assertEqual(self.tls(f"{{certificates: {{{self.pair}}}, ciphers: '{written}'}}").ciphers, written)
 
     def test_what_it_does_not_know(self) -> None:
-        """A word that OpenSSL would pass over is refused, and so is what leaves nothing, or is no cipher string."""
+        """A word that OpenSSL would pass over is refused, and so is what leaves nothing, or is no cipher string
+        (TLS-2)."""
         self.ciphers("'ECDHE+AESGCM:ECHDE+CHACHA20'", 'OpenSSL knows no cipher "ECHDE+CHACHA20"')
         self.ciphers("TLSv9", 'OpenSSL knows no cipher "TLSv9"')
         self.ciphers(

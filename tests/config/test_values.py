@@ -10,7 +10,7 @@ from tests.config.reading import listener, listener_mistakes, mistakes, pool, po
 
 class ParseTests(TestCase):
     def test_durations(self) -> None:
-        """Units from days to milliseconds, in this order, or seconds."""
+        """Units from days to milliseconds, in this order, or seconds (FIELD-7)."""
         cases = {
             "250ms": 0.25,
             "5s": 5,

@@ -94,14 +94,14 @@ class HalfOpenTests(TestCase):
         self.assertEqual([breaker.observe(True, 31.0) for _ in range(3)], [None, None, "closed"])
 
     def test_cb_4_zeroes_the_counters(self) -> None:
-        """CB-4: once closed it takes all five failures again to open it."""
+        """Once closed it takes all five failures again to open it (CB-4)."""
         breaker = tried()
         for _ in range(3):
             breaker.observe(True, 31.0)
         self.assertEqual([breaker.observe(False, 32.0) for _ in range(5)], [None] * 4 + ["open"])
 
     def test_cb_4_any_failure_reopens_it(self) -> None:
-        """CB-4: one failure opens it, even after two successes, and restarts the timer."""
+        """One failure opens it, even after two successes, and restarts the timer (CB-4)."""
         breaker = tried()
         breaker.observe(True, 31.0)
         breaker.observe(True, 31.0)

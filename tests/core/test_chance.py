@@ -25,7 +25,7 @@ def draws(weights: list[int], count: int, seed: int = 11) -> str:
 
 class RandomTests(TestCase):
     def test_a_third_each(self) -> None:
-        """ALG-5: 3000 requests over three: each 1000 within ten per cent."""
+        """3000 requests over three: each 1000 within ten per cent (ALG-5)."""
         counts = Counter(draws([1, 1, 1], 3000))
         self.assertEqual(set(counts), set("abc"))
         for count in counts.values():

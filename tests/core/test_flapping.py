@@ -16,7 +16,7 @@ def told(flapping: Flapping, *times: float) -> list[bool]:
 
 class FlappingTests(TestCase):
     def test_cb_5_the_fifth(self) -> None:
-        """CB-5: four changes in 60 s are nothing, the fifth holds the backend down for 60 s from then."""
+        """Four changes in 60 s are nothing, the fifth holds the backend down for 60 s from then (CB-5)."""
         flapping = Flapping(POLICY)
         self.assertEqual(told(flapping, 100, 110, 120, 130), [False] * 4)
         self.assertFalse(flapping.is_held(130))

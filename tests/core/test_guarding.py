@@ -30,7 +30,7 @@ class CircuitTests(GuardCase):
         self.assertEqual(self.states(), ["open", "closed", "closed"])
 
     def test_cb_2_what_a_failure_is(self) -> None:
-        """CB-2: connect failure, timeout, reset, nonsense and any answer of 500 and above; nothing else is."""
+        """Connect failure, timeout, reset, nonsense and any answer of 500 and above; nothing else is (CB-2)."""
         for outcome, code in [*((outcome, -1) for outcome in FAILURES), (Outcome.OK, 500), (Outcome.OK, 599)]:
             self.setUp()
             self.make(BREAKER)
@@ -51,7 +51,7 @@ class CircuitTests(GuardCase):
         self.assertEqual(self.a.circuit, "open")
 
     def test_cb_3_half_open_by_the_clock(self) -> None:
-        """CB-3: without any request it half-opens 30 s after the last failure, and not before."""
+        """Without any request it half-opens 30 s after the last failure, and not before (CB-3)."""
         self.make(BREAKER)
         self.use(self.a, *[BAD] * 5)
         self.clock.advance(29.5)

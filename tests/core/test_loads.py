@@ -61,7 +61,7 @@ class LeastConnectionsTests(TestCase):
         self.assertEqual(names(take(pool, 3)), names(take(pool, 3)))
 
     def test_a_recovered_backend_is_not_flooded(self) -> None:
-        """ALG-3: a backend that returns gets requests up to the others' level, and from then on shares with them."""
+        """A backend that returns gets requests up to the others' level, and from then on shares with them (ALG-3)."""
         pool = least("abc")
         pool.backends[2].health = "down"
         pool.refresh()
@@ -87,7 +87,7 @@ class LeastConnectionsTests(TestCase):
             self.assertEqual(names(take(pool, 1)), "b")
 
     def test_a_million(self) -> None:
-        """ALG-3: after 10^6 picks and releases the next pick is still one of the least loaded, and all sums agree."""
+        """After 10^6 picks and releases the next pick is still one of the least loaded, and all sums agree (ALG-3)."""
         for weights in ([1] * 20, [1, 2, 5] * 7):
             rng = random.Random(5)
             picker = LeastConnections(rng)

@@ -29,13 +29,13 @@ def names(number: int, first: int = 0) -> list[str]:
 
 class BucketTests(TestCase):
     def test_rl_1_burst(self) -> None:
-        """RL-1: at 100/s with burst 200, 200 at one moment pass and the 201st is told to come in 10 ms."""
+        """At 100/s with burst 200, 200 at one moment pass and the 201st is told to come in 10 ms (RL-1)."""
         limit = limiter()
         self.assertEqual([limit.take("a", START) for _ in range(200)], [0.0] * 200)
         self.assertEqual(limit.take("a", START), 0.01)
 
     def test_rl_1_refill(self) -> None:
-        """RL-1: the refill is exact: each 10 ms bring one more, and a nanosecond less brings none."""
+        """The refill is exact: each 10 ms bring one more, and a nanosecond less brings none (RL-1)."""
         limit = limiter()
         passed(limit, "a", START, 200)
         for n in range(1, 1001):
@@ -148,7 +148,7 @@ class KeyTests(TestCase):
 
 class MemoryTests(TestCase):
     def test_rl_1_idle_ones_go(self) -> None:
-        """RL-1: buckets that are full again are forgotten, by whoever asks then, two at a time."""
+        """Buckets that are full again are forgotten, by whoever asks then, two at a time (RL-1)."""
         limit = limiter(1, 10)
         for name in names(1000):
             limit.take(name, START)
@@ -169,7 +169,7 @@ class MemoryTests(TestCase):
         self.assertLess(len(limit), 4000)
 
     def test_rl_1_a_million_clients(self) -> None:
-        """RL-1: of a million clients within ten seconds at 1/s, each let in, no more than most_keys are remembered."""
+        """Of a million clients within ten seconds at 1/s, each let in, no more than most_keys are remembered (RL-1)."""
         limit = limiter(1, 100, most_keys=4096)
         passed(limit, "deep", START, 100)
         for n in range(1_000_000):

@@ -81,7 +81,7 @@ class BackoffDelay(TestCase):
         self.assertEqual([backoff_delay(RetryPolicy(), n, rng) for n in (1, 2, 50)], [0.0, 0.0, 0.0])
 
     def test_doubling(self) -> None:
-        """FO-2: 100 ms, doubled each time up to the limit, each within ten per cent, never above the limit."""
+        """100 ms, doubled each time up to the limit, each within ten per cent, never above the limit (FO-2)."""
         policy = RetryPolicy(backoff=Backoff(initial=0.1, max=1.0))
         for seed in range(50):
             rng = random.Random(seed)

@@ -17,7 +17,7 @@ from tests.ctl.converting import ADAPTIVE, AKASH, L4LB, VIETDDUDE, converted, re
 
 class AkashTests(SynchronousTestCase):
     def test_plain(self) -> None:
-        """Layer 4, with its limits, weights and checks by TCP."""
+        """Layer 4, with its limits, weights and checks by TCP (FIELD-7, FIELD-8)."""
         settings, lines = converted(json.dumps(AKASH))
         listener, pool = settings.listeners["main"], settings.pools["main"]
         self.assertEqual((str(listener.binds[0]), listener.protocol), ("0.0.0.0:1902", "tcp"))
@@ -64,7 +64,7 @@ class AkashTests(SynchronousTestCase):
         self.assertIn("colour: is not known", lines[3])
 
     def test_tls(self) -> None:
-        """Certificate and key make TLS; one of them alone is a mistake."""
+        """Certificate and key make TLS; one of them alone is a mistake (FIELD-9)."""
         text = json.dumps({**AKASH, "tls_cert_file": "a.crt", "tls_key_file": "/k/a.key"})
         _, new, lines = convert_text(text, "old")
         self.assertEqual(new.listener["tls"], {"certificates": [{"cert": "a.crt", "key": "/k/a.key"}]})

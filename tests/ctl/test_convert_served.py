@@ -49,27 +49,27 @@ class ServedTests(ProcessTestCase):
         return found
 
     def test_akash(self) -> None:
-        """Akash's JSON, with weights, at layer 4."""
+        """Akash's JSON, with weights, at layer 4 (CFG-2)."""
         a, b = self.ports
         listed = [{"address": f"127.0.0.1:{a}", "weight": 1}, {"address": f"127.0.0.1:{b}", "weight": 3}]
         old = {**AKASH, "host": "127.0.0.1", "listen": str(self.port), "Backends": listed}
         self.assertEqual(sorted(self.answered(self.convert(json.dumps(old)))), ["a", "b", "b", "b"])
 
     def test_akash_paths(self) -> None:
-        """Akash's paths, which it promised."""
+        """Akash's paths, which it promised (CFG-2)."""
         a, b = self.ports
         listed = [{"address": f"127.0.0.1:{a}", "paths": ["/static"]}, {"address": f"127.0.0.1:{b}", "paths": ["/api"]}]
         old: dict[str, Any] = {**AKASH, "host": "127.0.0.1", "listen": str(self.port), "Backends": listed}
         self.assertEqual(self.answered(self.convert(json.dumps(old)), 2), ["b", "b"])
 
     def test_loadex(self) -> None:
-        """Loadex's flags, given as an option."""
+        """Loadex's flags, given as an option (CFG-2)."""
         a, b = self.ports
         flags = f"./lb -port {self.port} -backends http://127.0.0.1:{a},http://127.0.0.1:{b} -algo rr"
         self.assertEqual(sorted(self.answered(self.run_convert("--flags", flags))), ["a", "a", "b", "b"])
 
     def test_adaptive(self) -> None:
-        """The adaptive balancer's YAML, with its admin port."""
+        """The adaptive balancer's YAML, with its admin port (CFG-2)."""
         a, b = self.ports
         old = ADAPTIVE.replace("admin_port: 8081", f"admin_port: {self.admin}").replace("8080", str(self.port))
         old = old.replace("one:80", f"127.0.0.1:{a}").replace("two:80", f"127.0.0.1:{b}")
@@ -78,7 +78,7 @@ class ServedTests(ProcessTestCase):
         self.assertEqual(sorted(self.answered(text)), ["a", "a", "a", "b"])
 
     def test_vietddude(self) -> None:
-        """vietddude's YAML, every section of it; and its TLS is taken, for files beside the new one."""
+        """vietddude's YAML, every section of it; and its TLS is taken, for files beside the new one (CFG-2, V1)."""
         a, b = self.ports
         old = VIETDDUDE.replace("8085", str(self.port)).replace("localhost:8081", f"127.0.0.1:{a}")
         old = old.replace("localhost:8082", f"127.0.0.1:{b}").replace("/ok", "/health")
@@ -89,7 +89,7 @@ class ServedTests(ProcessTestCase):
         self.assertIn(json.dumps(cert).strip('"'), self.convert(old.replace("listen:", secure)))
 
     def test_l4lb(self) -> None:
-        """The layer 4 balancer's YAML."""
+        """The layer 4 balancer's YAML (CFG-2)."""
         a, b = self.ports
         old = L4LB.replace(":8080", f"127.0.0.1:{self.port}").replace("localhost, port: 8081", f"127.0.0.1, port: {a}")
         old = old.replace('"::1", port: 8082', f"127.0.0.1, port: {b}").replace("least_connections", "round_robin")

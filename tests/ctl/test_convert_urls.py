@@ -12,7 +12,8 @@ from tests.ctl.converting import ADAPTIVE, L4LB, VIETDDUDE, converted, refused
 
 class UrlTests(SynchronousTestCase):
     def test_vietddude(self) -> None:
-        """Every section of its README has its place, and what has none is said."""
+        """Every section of its README has its place, and what has none is said
+        (FIELD-7, FIELD-10, FIELD-11, FIELD-12)."""
         settings, lines = converted(VIETDDUDE)
         pool = settings.pools["main"]
         check, breaker, sticky = pool.health_check, pool.circuit_breaker, pool.sticky
@@ -39,7 +40,8 @@ class UrlTests(SynchronousTestCase):
         self.assertEqual([each.weight for each in settings.pools["main"].backends], [1, 2])
 
     def test_vietddude_json(self) -> None:
-        """Its JSON: TLS within `server`, with Go's names of ciphers, or in its first versions beside the port."""
+        """Its JSON: TLS within `server`, with Go's names of ciphers, or in its first versions beside the port
+        (FIELD-9)."""
         suites = ["TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305", "TLS_NULL"]
         tls = {"enabled": True, "cert_file": "/c", "key_file": "/k", "min_version": "TLS11", "max_version": "TLS12"}
         old = {
@@ -104,7 +106,7 @@ class UrlTests(SynchronousTestCase):
 
 class L4lbTests(SynchronousTestCase):
     def test_plain(self) -> None:
-        """Layer 4, with checks by TCP; an IPv6 address gets its brackets."""
+        """Layer 4, with checks by TCP; an IPv6 address gets its brackets (FIELD-7)."""
         settings, lines = converted(L4LB)
         pool = settings.pools["main"]
         self.assertEqual(settings.listeners["main"].protocol, "tcp")

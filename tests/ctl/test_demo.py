@@ -66,14 +66,14 @@ class Heard:
 
 class AnsweringTests(DemoTestCase):
     def test_name(self) -> None:
-        """Whatever is asked is answered with the name; HEAD without it."""
+        """Whatever is asked is answered with the name; HEAD without it (CLI-6)."""
         backend = self.serve()
         self.assertEqual(self.answer(backend, "GET", "/x?y"), (200, "a\n"))
         self.assertEqual(self.answer(backend, "POST", "/", b"hello"), (200, "a\n"))
         self.assertEqual(self.answer(backend, "HEAD", "/"), (200, ""))
 
     def test_health(self) -> None:
-        """Health is switched by POST and PUT, and told by the status."""
+        """Health is switched by POST and PUT, and told by the status (CLI-6)."""
         backend = self.serve()
         self.assertEqual(self.answer(backend, "GET", "/health"), (200, "up\n"))
         self.assertEqual(self.answer(backend, "POST", "/health", b"down\n"), (200, "down\n"))
@@ -110,7 +110,7 @@ class AnsweringTests(DemoTestCase):
         self.assertEqual(backend.failed, found.count(500))
 
     def test_stats(self) -> None:
-        """Stats tell of the requests, and not of those for health and stats."""
+        """Stats tell of the requests, and not of those for health and stats (CLI-6)."""
         backend = self.serve()
         self.answer(backend, "GET", "/")
         self.answer(backend, "POST", "/")

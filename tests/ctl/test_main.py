@@ -33,7 +33,7 @@ class AskingTests(LbctlTestCase):
         self.assertEqual(json.loads(self.call("--json", "status")).keys(), found.keys())
 
     def test_health(self) -> None:
-        """--fail turns one backend that is not up into 1; without it the exit status is 0 all the same."""
+        """--fail turns one backend that is not up into 1; without it the exit status is 0 all the same (CLI-1)."""
         self.serve_two()
         address = f"127.0.0.1:{self.backends[0].port}"
         self.assertIs(self.read("health", "--fail")["web"][address], True)
@@ -43,7 +43,7 @@ class AskingTests(LbctlTestCase):
         self.assertRegex(self.call("health", "--fail", code=1), rf"(?m)^web +{address} +no$")
 
     def test_change(self) -> None:
-        """Backends come, get weights and states, and go; every change says what it has changed."""
+        """Backends come, get weights and states, and go; every change says what it has changed (CLI-3)."""
         self.serve_two()
         (port,) = free_ports(1)
         added = self.call("backend", "add", "web", f"127.0.0.1:{port}", "--name", "c", "--weight", "2", "--backup")
@@ -63,7 +63,7 @@ class AskingTests(LbctlTestCase):
         self.assertEqual(self.states(), {"a": "ready", "b": "ready"})
 
     def test_refused(self) -> None:
-        """What the service refuses is 1, in its words, and under --json its problem on standard output."""
+        """What the service refuses is 1, in its words, and under --json its problem on standard output (CLI-3, L14)."""
         self.serve_two()
         self.assertEqual(self.call("backend", "weight", "web", "x", "1", code=1), "")
         self.assertEqual(self.said, "lbctl: pool web has no backend x\n")
@@ -249,7 +249,7 @@ class AloneTests(LbctlTestCase):
             self.assertNotIn("Traceback", done.stderr.decode())
 
     def test_unreachable(self) -> None:
-        """Nobody there is 69, in two lines that say where and what to do; under --json an object too."""
+        """Nobody there is 69, in two lines that say where and what to do; under --json an object too (CLI-1, L14)."""
         (port,) = free_ports(1)
         for where in (f"http://127.0.0.1:{port}", "unix:/nowhere/admin.sock"):
             for command in (("status",), ("reload",), ("events",), ("top",), ("backend", "ready", "web", "a")):
@@ -292,7 +292,7 @@ class AloneTests(LbctlTestCase):
         self.assertEqual(lbctl("--version").stdout.decode(), f"lbctl {lbsvc.__version__}\n")
 
     def test_commands(self) -> None:
-        """Every command is there, has a help text, and takes --json (a group: each of its commands)."""
+        """Every command is there, has a help text, and takes --json (a group: each of its commands) (CLI-4)."""
         with group.make_context("lbctl", ["status"], resilient_parsing=True) as ctx:
             for name in COMMANDS:
                 command = group.get_command(ctx, name)

@@ -47,7 +47,7 @@ class RequestTestCase(ProcessTestCase):
 
 class BalancerTests(RequestTestCase):
     def test_shares(self) -> None:
-        """Through the balancer every request is answered, and the share of each backend is told."""
+        """Through the balancer every request is answered, and the share of each backend is told (CLI-2, CLI-7)."""
         _, port = self.three()
         found = self.found(f"http://localhost:{port}/", "-n", "300", "-c", "10")
         self.assertEqual((found["requests"], found["failed"], found["status"]), (300, 0, {"200": 300}))
@@ -56,7 +56,7 @@ class BalancerTests(RequestTestCase):
         self.assertGreater(found["latency"]["p99"], 0)
 
     def test_text(self) -> None:
-        """Without --json there is a table; off a terminal neither colour nor a progress bar."""
+        """Without --json there is a table; off a terminal neither colour nor a progress bar (CLI-2, CLI-7)."""
         _, port = self.three()
         child = self.ask(f"127.0.0.1:{port}", "-n", "30", "-c", "3")
         self.assertEqual(child.wait(), 0, child.report())
@@ -144,7 +144,7 @@ class BalancerTests(RequestTestCase):
 
 class NobodyTests(RequestTestCase):
     def test_refused(self) -> None:
-        """Where nobody listens every request has failed, by its kind; the exit status is 1."""
+        """Where nobody listens every request has failed, by its kind; the exit status is 1 (CLI-2, L14)."""
         found = self.found(f"http://127.0.0.1:{free_port()}/", "-n", "5", "-c", "2", exit=1)
         self.assertEqual(found["errors"], {"connect_failed: connection refused": 5})
 

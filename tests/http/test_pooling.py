@@ -25,7 +25,7 @@ def warm(road: Road, count: int = 1) -> list[Client]:
 
 class ReuseTests(RoadCase):
     def test_the_youngest_first(self) -> None:
-        """The connection used last is used next, by whichever client, and the others may age."""
+        """The connection used last is used next, by whichever client, and the others may age (S3)."""
         road = self.road()
         clients = warm(road, 3)
         for client in clients:
@@ -72,7 +72,7 @@ class ReuseTests(RoadCase):
         self.assertEqual(len(road.upstream_ends), 1)
 
     def test_not_with_surplus(self) -> None:
-        """Bytes behind an answer, at once or later, end the connection and get into no other answer."""
+        """Bytes behind an answer, at once or later, end the connection and get into no other answer (S3)."""
         for late in (False, True):
             road = self.road()
             client = road.client()

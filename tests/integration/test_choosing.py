@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from itertools import pairwise
 
+from lbsvc.core.algorithms import ALGORITHMS
 from tests.integration.cases import config
 from tests.integration.moody import QUICK, MoodyTestCase
 from tests.kit.moods import LocalClient, leave, order, served
@@ -19,8 +21,8 @@ class TurnsTests(MoodyTestCase):
     """round_robin, by weight."""
 
     def test_alg_1_round_robin(self) -> None:
-        """1000 requests over ten: exactly 100 each in a fixed order; 100 at once: ten each; with one down the others get
-        exactly the same, its neighbour too; back again it gets its tenth."""
+        """1000 requests over ten: exactly 100 each in a fixed order; 100 at once: ten each; with one down the others
+        get exactly the same, its neighbour too; back again it gets its tenth (ALG-1, V20)."""
         backends = self.moody(TEN)
         balancer, port = self.before(backends, health_check=QUICK)
         with RawClient(port) as client:
@@ -37,7 +39,8 @@ class TurnsTests(MoodyTestCase):
         self.assertEqual(self.count(port, 100), dict.fromkeys(TEN, 10))
 
     def test_alg_2_weights(self) -> None:
-        """Weights 1:2:3 and 600 requests: exactly 100, 200, 300; the heaviest being down, the others 1:2."""
+        """Weights 1:2:3 and 600 requests: exactly 100, 200, 300; the heaviest being down, the others 1:2 (ALG-2,
+        A3)."""
         backends = self.moody("abc")
         weights = {"b": {"weight": 2}, "c": {"weight": 3}}
         balancer, port = self.before(backends, weights, health_check=QUICK, algorithm="wrr")
@@ -47,7 +50,7 @@ class TurnsTests(MoodyTestCase):
         self.assertEqual(self.count(port, 300), {"a": 100, "b": 200})
 
     def test_alg_2_smooth(self) -> None:
-        """Weights 5, 1, 1 are evenly mixed, the same in each cycle, never four in a row; weight 0: never."""
+        """Weights 5, 1, 1 are evenly mixed, the same in each cycle, never four in a row; weight 0: never (ALG-2)."""
         _, port = self.before(self.moody("abcd"), {"a": {"weight": 5}, "d": {"weight": 0}})
         with RawClient(port) as client:
             seen = order(client, 21)
@@ -60,7 +63,8 @@ class LoadTests(MoodyTestCase):
     """Algorithms that look at what is in flight."""
 
     def test_alg_3_held_requests(self) -> None:
-        """While two of three have a request, all others go to the third; six at once are two each; ties take turns."""
+        """While two of three have a request, all others go to the third; six at once are two each; ties take turns
+        (ALG-3, V4)."""
         backends = self.moody("abc")
         balancer, port = self.before(backends, algorithm="least_connections")
         self.assertEqual(self.count(port, 9), {"a": 3, "b": 3, "c": 3})
@@ -76,14 +80,14 @@ class LoadTests(MoodyTestCase):
         self.assertEqual(self.count(port, 9), {"a": 3, "b": 3, "c": 3})
 
     def test_alg_3_weights(self) -> None:
-        """What is in flight counts divided by weight: of nine, weights 1 and 2 hold three and six."""
+        """What is in flight counts divided by weight: of nine, weights 1 and 2 hold three and six (ALG-3)."""
         backends = self.moody("ab")
         _, port = self.before(backends, {"b": {"weight": 2}}, algorithm="lc")
         self.hold(port, backends, 9)
         self.assertEqual([each.held for each in backends], [3, 6])
 
     def test_alg_3_not_flooded(self) -> None:
-        """A backend that was away is not made up to when it comes back: it gets its third."""
+        """A backend that was away is not made up to when it comes back: it gets its third (ALG-3, L6)."""
         backends = self.moody("abc")
         balancer, port = self.before(backends, algorithm="least_connections", health_check=QUICK)
         backends[0].is_well = False
@@ -110,7 +114,8 @@ class LoadTests(MoodyTestCase):
         return sum(self.at_once(4, ask), Counter())[name] / 120
 
     def test_alg_6_adaptive_slow(self) -> None:
-        """One of three that is 200 ms slower falls below 15 per cent, is still asked, and is forgiven when it is fast."""
+        """One of three that is 200 ms slower falls below 15 per cent, is still asked, and is forgiven when it is fast
+        (ALG-6)."""
         backends = self.moody("abc")
         slow = backends[1]
         _, port = self.before(backends, algorithm="adaptive")
@@ -126,7 +131,7 @@ class LoadTests(MoodyTestCase):
         until(lambda: self.share(port, "b") > 0.25, "forgiven", 60)
 
     def test_alg_6_adaptive_failing(self) -> None:
-        """One of three that fails half of the time, and fast, is avoided likewise."""
+        """One of three that fails half of the time, and fast, is avoided likewise (ALG-6)."""
         backends = self.moody("abc")
         _, port = self.before(backends, algorithm="adaptive")
         backends[2].mood = "sick"
@@ -144,7 +149,7 @@ class LoadTests(MoodyTestCase):
 
 class ChanceTests(MoodyTestCase):
     def test_alg_5_random(self) -> None:
-        """3000 over three: a third each, as near as chance comes (six deviations), with no period in it."""
+        """3000 over three: a third each, as near as chance comes (six deviations), with no period in it (ALG-5, V5)."""
         _, port = self.before(self.moody("abc"), algorithm="random")
         with RawClient(port) as client:
             seen = order(client, 3000)
@@ -154,7 +159,7 @@ class ChanceTests(MoodyTestCase):
         self.assertLess(abs(repeats - 1000), 155)
 
     def test_alg_5_weights(self) -> None:
-        """Weights 1:3 of 1000: a quarter, as near as chance comes; weight 0 never."""
+        """Weights 1:3 of 1000: a quarter, as near as chance comes; weight 0 never (ALG-5)."""
         _, port = self.before(self.moody("abc"), {"b": {"weight": 3}, "c": {"weight": 0}}, algorithm="random")
         seen = self.count(port, 1000)
         self.assertEqual(set(seen), {"a", "b"})
@@ -176,7 +181,7 @@ class HashTests(MoodyTestCase):
 
     def test_alg_4_ip_hash(self) -> None:
         """A client's address has one home over all connections; other addresses have others; who dies moves its own
-        clients only, each to one other, and gets them back."""
+        clients only, each to one other, and gets them back (ALG-4, L12)."""
         backends = self.moody("abc")
         balancer, port = self.before(backends, algorithm="ip_hash", health_check=QUICK)
         homes = self.homes(port)
@@ -228,7 +233,8 @@ class HashTests(MoodyTestCase):
 
 class NamesTests(MoodyTestCase):
     def test_alg_7_by_path(self) -> None:
-        """Each path prefix has its own backends, on segment borders; where those are down it is 503, not another's."""
+        """Each path prefix has its own backends, on segment borders; where those are down it is 503, not another's
+        (ALG-7, A2)."""
         port, admin = free_ports(2)
         a, b, c = self.moody("abc")
         routes = [{"match": {"path": "/api/*"}, "pool": "api"}]
@@ -246,29 +252,36 @@ class NamesTests(MoodyTestCase):
         self.assertEqual(self.count(port, 2, "/"), {"a": 2})
 
     def test_alg_8_unknown_name(self) -> None:
-        """A name that is none: exit 78, and the message lists those that are."""
+        """A name that is none: exit 78, and the message lists those that are (ALG-8, V5)."""
         text = config({"main": {"bind": "127.0.0.1:0", "pool": "web"}}, {}, admin=free_ports(1)[0])
         pool = "pools: {web: {backends: ['127.0.0.1:1'], algorithm: fastest}}"
         balancer = self.start(text.replace("pools: {}", pool))
         self.assertEqual(balancer.wait(), 78)
-        for name in ("round_robin", "least_connections", "random", "two_choices", "ip_hash", "consistent_hash"):
+        for name in ALGORITHMS:
             self.assertIn(name, balancer.errors)
         self.assertIn("fastest", balancer.errors)
 
     def test_alg_9_spellings(self) -> None:
-        """Short names, long ones, and any case, dash and underscore."""
-        names = [
-            *("rr", "roundrobin", "round-robin", "Round_Robin"),
-            *("wrr", "weightedroundrobin", "w_round_robin", "weighted-round-robin"),
-            *("lc", "leastconnection", "least_conn", "least-connections", "LEAST_CONNECTIONS"),
-            *("ip", "iphash", "ip_hash", "random", "adaptive", "p2c", "two-choices", "maglev", "Consistent-Hash"),
-        ]
-        pools = {f"p{n}": {"backends": ["127.0.0.1:1"], "algorithm": name} for n, name in enumerate(names)}
-        splits = dict.fromkeys(pools, 1)
-        routes = [{"match": {"path": "/*"}, "split": splits}]
-        text = config({"main": {"bind": "127.0.0.1:0", "routes": routes}}, pools, admin=1)
-        balancer = self.start(text, options=("--check",))
-        self.assertEqual((balancer.wait(), balancer.errors.count("algorithm")), (0, 0), balancer.report())
+        """Short names, long ones, any case, dash and underscore; the status shows one name for each algorithm (ALG-9)."""
+        spellings = {
+            "round_robin": ("rr", "roundrobin", "round-robin", "Round_Robin"),
+            "least_connections": ("lc", "leastconnection", "least_conn", "least-connections", "LEAST_CONNECTIONS"),
+            "ip_hash": ("ip", "iphash", "ip_hash"),
+            "random": ("random",),
+            "adaptive": ("adaptive",),
+            "two_choices": ("p2c", "two-choices"),
+            "consistent_hash": ("maglev", "Consistent-Hash"),
+        }
+        spellings["round_robin"] += ("wrr", "weightedroundrobin", "w_round_robin", "weighted-round-robin")
+        names = {spelling: name for name, known in spellings.items() for spelling in known}
+        shared = {"backends": ["127.0.0.1:1"], "health_check": "off"}
+        pools = {f"p-{name}": {**shared, "algorithm": name} for name in names}
+        routes = [{"match": {"path": "/*"}, "split": dict.fromkeys(pools, 1)}]
+        port, admin = free_ports(2)
+        listener = {"bind": f"127.0.0.1:{port}", "routes": routes}
+        balancer = self.start(config({"main": listener}, pools, admin=admin)).ready()
+        shown = json.loads(balancer.admin("/api/v1/status")[1])["pools"]
+        self.assertEqual({pool["name"]: pool["algorithm"] for pool in shown}, {f"p-{n}": names[n] for n in names})
 
 
 class ActiveTests(MoodyTestCase):
@@ -278,7 +291,8 @@ class ActiveTests(MoodyTestCase):
         return balancer.metric("lbsvc_backend_active")
 
     def test_ct_1_http(self) -> None:
-        """One while it is held; none after success, error, reset, an answer that breaks off, and a client that leaves."""
+        """One while it is held; none after success, error, reset, an answer that breaks off, and a client that leaves
+        (CT-1, ALG-3, A6)."""
         (backend,) = self.moody("a")
         balancer, port = self.before([backend], algorithm="least_connections", retry={"attempts": 1})
         for path, status in (("/", 200), ("/error", 500), ("/reset", 502)):
@@ -297,7 +311,7 @@ class ActiveTests(MoodyTestCase):
         self.await_idle(balancer)
 
     def test_ct_1_upgrade(self) -> None:
-        """An upgraded connection is active until it is over, and is so however it ends."""
+        """An upgraded connection is active until it is over, and is so however it ends (CT-1)."""
         backend = WebSocketBackend()
         self.addCleanup(backend.stop)
         balancer, port = self.serve(backend.address)
@@ -313,7 +327,7 @@ class ActiveTests(MoodyTestCase):
         self.await_idle(balancer)
 
     def test_ct_1_tcp(self) -> None:
-        """A tcp connection is active while it is open."""
+        """A tcp connection is active while it is open (CT-1)."""
         backend = self.backend(echo_backend())
         balancer, port = self.serve(backend.address, protocol="tcp", pool={"algorithm": "least_connections"})
         with RawClient(port) as client:

@@ -59,7 +59,7 @@ class DashboardCase(ProcessTestCase):
 
 class LiveTests(DashboardCase):
     def test_a_backend_dies_and_returns(self) -> None:
-        """Its state, its check's words, the counters and the event feed follow, and so does traffic."""
+        """Its state, its check's words, the counters and the event feed follow, and so does traffic (UI-1, UI-2)."""
         browser = self.open(*self.pair())
         browser.wait(says("one", "up"))
         browser.wait(says("two", "up"))
@@ -90,7 +90,7 @@ class LiveTests(DashboardCase):
         self.is_clean(browser)
 
     def test_the_service_goes_away(self) -> None:
-        """That is said; when it is there again the page goes on by itself."""
+        """That is said; when it is there again the page goes on by itself (UI-4)."""
         browser = self.open(*self.pair())
         browser.wait(says("one", "up"))
         text = self.balancer.file.read_text()
@@ -100,7 +100,7 @@ class LiveTests(DashboardCase):
         browser.wait("!document.body.classList.contains('lost')", "it goes on")
 
     def test_names_are_text(self) -> None:
-        """What a name is made of is never markup."""
+        """What a name is made of is never markup (UI-4, L20)."""
         browser = self.open({"address": self.one.address, "name": EVIL})
         browser.wait(says(EVIL, "up"))
         self.assertEqual(browser.run("document.querySelectorAll('img[src=x]').length"), 0)
@@ -154,7 +154,8 @@ class ActionTests(DashboardCase):
         self.is_clean(self.browser, "422")
 
     def test_add_and_remove(self) -> None:
-        """A backend comes and goes; an address that is none, or is there already, is refused in the service's words."""
+        """A backend comes and goes; an address that is none, or is there already, is refused in the service's words
+        (UI-4)."""
         third = self.backend(RecordingBackend())
         self.browser.click(".pool .changes")
         self.browser.write("#sheet [name=address]", "nonsense:port")
@@ -196,8 +197,35 @@ class ActionTests(DashboardCase):
         self.browser.wait("document.querySelector('#notice').hidden")
         self.is_clean(self.browser, "422")
 
+    def test_send_traffic(self) -> None:
+        """By the keyboard alone: so many requests go through the chosen listener, and who answered is drawn and
+        counted; a number that is too large is refused in the service's words, and what was found before goes away
+        (UI-4)."""
+        browser = self.browser
+        browser.run("document.querySelector('#send').focus()")
+        browser.press("Enter", 13, "\r")
+        browser.wait("document.activeElement.name === 'requests'", "the number is what is written first")
+        browser.write("#sheet [name=requests]", "40")
+        browser.write("#sheet [name=path]", "/hello")
+        browser.press("Enter", 13, "\r")
+        said = browser.wait(
+            "document.querySelector('#sheet .bars') && document.querySelector('#sheet .found').innerText"
+        )
+        self.assertIn("40 of 40 answered", said)
+        for name, backend in (("one", self.one), ("two", self.two)):
+            count = sum(each.count(b"GET /hello ") for each in backend.received)
+            self.assertEqual(count, 20)
+            self.assertRegex(said, rf"{name}\s+{count}\s+50 %")
+        self.assertRegex(said, r"200\s+40\s+100 %")
+        browser.wait("document.querySelector('#events').innerText.includes('40 requests sent through it')")
+        browser.write("#sheet [name=requests]", "5000")
+        browser.press("Enter", 13, "\r")
+        self.assertIn("requests: must be a whole number from 1 to 1000", self.problem())
+        self.assertEqual(browser.run("document.querySelector('#sheet .found').innerText"), "")
+        self.is_clean(browser, "422")
+
     def test_by_keyboard(self) -> None:
-        """A slash goes to the search, arrows from backend to backend, return opens, escape closes."""
+        """A slash goes to the search, arrows from backend to backend, return opens, escape closes (UI-4)."""
         self.browser.press("/", 191, "/")
         self.browser.wait("document.activeElement.id === 'find'")
         self.browser.run("document.querySelector('button.link').focus()")
@@ -276,6 +304,12 @@ class LookTests(DashboardCase):
                 browser.wait("document.querySelector('#sheet').open")
                 self.assertEqual(self.faults(browser), [])
                 browser.run("document.querySelector('#sheet').close()")
+            browser.click("#send")
+            browser.click("#sheet .main")
+            browser.wait("!!document.querySelector('#sheet .bars')", "who has answered is shown")
+            self.assertEqual(self.faults(browser), [])
+            browser.wait("document.querySelector('#sheet').scrollWidth <= document.querySelector('#sheet').clientWidth")
+            browser.run("document.querySelector('#sheet').close()")
         self.is_clean(browser)
 
     def test_phone(self) -> None:

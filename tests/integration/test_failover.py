@@ -20,7 +20,7 @@ class KilledBackendTests(ProcessTestCase):
         return self.nginx(f'server {{ listen 127.0.0.1:{port}; location / {{ return 200 "{port}"; }} }}', port)
 
     def test_no_errors_for_get(self) -> None:
-        """One of three backends is killed under load: every GET is answered 200, and the rest take its share."""
+        """One of three backends is killed under load: every GET is answered 200, and the rest take its share (FO-1)."""
         ports = free_ports(3)
         servers = [self.start_nginx(port) for port in ports]
         balancer, port = self.serve(*[f"127.0.0.1:{each}" for each in ports], pool={"health_check": QUICK})
@@ -176,7 +176,7 @@ class RecoveryTests(ProcessTestCase):
 
 class DialTests(ProcessTestCase):
     def test_tcp_connections_go_elsewhere(self) -> None:
-        """A tcp connection whose first backend refuses is served by another, each time."""
+        """A tcp connection whose first backend refuses is served by another, each time (FO-1, A8)."""
         (closed,) = free_ports(1)
         backend = self.backend(RecordingBackend([Send(b"served")]))
         _, port = self.serve(f"127.0.0.1:{closed}", backend.address, protocol="tcp")
@@ -191,7 +191,8 @@ class DialTests(ProcessTestCase):
             self.assertEqual(client.rest(), b"")
 
     def test_refused_post_is_sent_elsewhere(self) -> None:
-        """A POST of which nothing was sent goes to another backend, whole; it is not one the rules forbid."""
+        """A POST of which nothing was sent goes to another backend, whole; it is not one the rules forbid (FO-3,
+        L3)."""
         (closed,) = free_ports(1)
         backend = self.backend(RecordingBackend([Forever(Answer(lambda head, body: response(body)))]))
         _, port = self.serve(f"127.0.0.1:{closed}", backend.address)

@@ -13,7 +13,7 @@ from tests.kit.upstreams import named_backend
 
 class ShippedFileTests(ProcessTestCase):
     def test_answers_by_weight(self) -> None:
-        """etc/lb.yaml balances over its three built-in backends, 1:1:2, with nothing else running."""
+        """etc/lb.yaml balances over its three built-in backends, 1:1:2, with nothing else running (FIELD-1, CLI-5)."""
         text = (ROOT / "etc/lb.yaml").read_text()
         written = sorted(set(re.findall(r"127\.0\.0\.1:(\d+)", text)))
         self.assertEqual(written, ["8001", "8002", "8003", "8080", "9901"])
@@ -42,7 +42,8 @@ class ShippedFileTests(ProcessTestCase):
 
 class CommandLineTests(ProcessTestCase):
     def test_without_a_file(self) -> None:
-        """`--listen` and `--backends` are enough; the admin listener is where it is by default."""
+        """`--listen` and `--backends` are enough; the admin listener, with the metrics, is on a port of its own on
+        loopback (FIELD-3, FIELD-13, CLI-5)."""
         first, second = self.backend(named_backend("first")), self.backend(named_backend("second"))
         (port,) = free_ports(1)
         until(lambda: not answers(9901), "port 9901 free, which the defaults need")
@@ -57,3 +58,4 @@ class CommandLineTests(ProcessTestCase):
         )
         self.assertIsNone(child.process.poll(), child.report())
         self.assertEqual({get(port).body for _ in range(10)}, {b"first", b"second"})
+        self.assertIn(b"lbsvc_build_info", get(9901, "/metrics").body)

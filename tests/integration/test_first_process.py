@@ -48,7 +48,7 @@ class FirstProcessTests(ProcessTestCase):
         return balancer, balancer.child() if self.is_first else balancer.pid, port
 
     def test_signals(self) -> None:
-        """HUP and USR1 leave it serving; TERM drains, what is in flight is answered, and it ends with 0."""
+        """HUP and USR1 leave it serving; TERM drains, what is in flight is answered, and it ends with 0 (SD-1)."""
         gate = threading.Event()
         self.addCleanup(gate.set)
         backend = self.backend(RecordingBackend([Request(), WaitFor(gate), Send(response(b"done"))]))

@@ -119,7 +119,7 @@ class GrpcCase(ProcessTestCase):
 
 class KindTests(GrpcCase):
     def test_unary(self) -> None:
-        """Messages, metadata of both ends and the status arrive; log and metrics have the code."""
+        """Messages, metadata of both ends and the status arrive; log and metrics have the code (L7-5)."""
         server = self.server()
         balancer, port = self.serve(server.address)
         echo = self.channel(port).unary_unary("/t.T/Echo")
@@ -302,7 +302,8 @@ class HealthTests(GrpcCase):
 
 class SecureTests(SecureCase):
     def test_both_sides(self) -> None:
-        """Over TLS on both sides: h2 by ALPN with the client, and with the server, whose health is asked by the same."""
+        """Over TLS on both sides: h2 by ALPN with the client, and with the server, whose health is asked by the same
+        (L7-5)."""
         files = self.site("localhost")
         pair = [Path(files[name]).read_bytes() for name in ("key", "cert")]
         server = Server(credentials=grpc.ssl_server_credentials([(pair[0], pair[1])]))

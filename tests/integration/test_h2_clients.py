@@ -111,7 +111,8 @@ class H2Case(SecureCase):
 
 class CurlTests(H2Case):
     def test_get(self) -> None:
-        """By ALPN and by prior knowledge; HEAD has no body. (By the latter curl 7.88 cannot use a connection again.)"""
+        """By ALPN and by prior knowledge; HEAD has no body. (By the latter curl 7.88 cannot use a connection again.)
+        (L7-5)"""
         for url, options in self.both():
             found = curl(*options, "-w", SUMMARY, f"{url}/a", folder=self.folder).stdout
             self.assertEqual(found, b"/a2 200 1\n")

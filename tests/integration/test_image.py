@@ -90,7 +90,8 @@ class ImageTests(ProcessTestCase):
         return [self.inside(each) for each in said]
 
     def test_image(self) -> None:
-        """The wheel is built and installed; what it starts, and what the compose file starts, does what it shall."""
+        """The wheel is built and installed; what it starts, and what the compose file starts, does what it shall
+        (OPS-1, OPS-3, OPS-7)."""
         self.make()
         self.checks()
         self.demo_backends()

@@ -23,7 +23,7 @@ class RateTests(MoodyTestCase):
 
     def test_rl_1_burst(self) -> None:
         """The burst is exact, also at once over many connections; then 429 with Retry-After, counted and logged; the
-        connection stays, and other clients are as welcome as ever."""
+        connection stays, and other clients are as welcome as ever (RL-1)."""
         (backend,) = self.moody("a")
         limit = {"rate": "6/m", "burst": 20}
         balancer, port = self.before([backend], listener={"rate_limit": limit})
@@ -48,7 +48,7 @@ class RateTests(MoodyTestCase):
         until(lambda: {line["reason"] for line in balancer.access_lines()} == {"ok", "rate_limited"}, "logged")
 
     def test_rl_1_refill(self) -> None:
-        """What is gained is given out: a client that was refused is served again, once for each token."""
+        """What is gained is given out: a client that was refused is served again, once for each token (RL-1)."""
         (backend,) = self.moody("a")
         _, port = self.before([backend], listener={"rate_limit": {"rate": "5/s", "burst": 1}})
         self.assertEqual(get(port).status, 200)
@@ -57,7 +57,7 @@ class RateTests(MoodyTestCase):
         self.assertEqual(len(backend.asked), 4)
 
     def test_rl_1_forwarded_for(self) -> None:
-        """X-Forwarded-For is nobody's way out, but names the client where a trusted proxy says it."""
+        """X-Forwarded-For is nobody's way out, but names the client where a trusted proxy says it (RL-1)."""
         for trusted, expected in (([], {200: 5, 429: 15}), (["127.0.0.0/8"], {200: 20})):
             (backend,) = self.moody("a")
             _, port = self.before([backend], listener={"rate_limit": FIVE, "trusted_proxies": trusted})
@@ -99,7 +99,7 @@ class RateTests(MoodyTestCase):
         self.assertEqual(seen, {200: 5, 429: 5})
 
     def test_rl_1_tcp(self) -> None:
-        """On tcp the connection is closed, and no backend hears of it."""
+        """On tcp the connection is closed, and no backend hears of it (RL-1)."""
         backend = self.backend(RecordingBackend([Send(b"served")]))
         limit = {"rate_limit": {**FIVE, "burst": 2}}
         balancer, port = self.serve(backend.address, protocol="tcp", listener=limit)
@@ -126,21 +126,25 @@ class PlacesTests(MoodyTestCase):
         return backends, balancer, port
 
     def test_rl_2_listener(self) -> None:
-        """A connection past the listener's max_connections waits, unharmed, until another ends."""
+        """A connection past the listener's max_connections waits in the kernel's queue, and is counted, and served,
+        when another has ended; those that are there notice nothing (RL-2, A10)."""
         (backend,) = self.moody("a")
         balancer, port = self.before([backend], listener={"max_connections": 2})
         first, second = (self.client(port) for _ in range(2))
         self.assertEqual([client.get().status for client in (first, second)], [200, 200])
         third = self.ask(port, "/third")
         self.assertEqual([client.get().status for client in (first, second)], [200, 200])
-        self.assertEqual(balancer.metric("lbsvc_listener_connections"), 2)
+        counts = ("lbsvc_listener_connections", "lbsvc_listener_connections_total")
+        self.assertEqual([balancer.metric(name, listener="main") for name in counts], [2, 2])
         self.assertNotIn("/third", backend.paths)
         first.sock.close()
         self.assertEqual(third.response().status, 200)
+        self.assertEqual([balancer.metric(name, listener="main") for name in counts], [2, 3])
         self.assertEqual(second.get().status, 200)
 
     def test_rl_3_skipped(self) -> None:
-        """A backend at its limit is passed over, and another takes its turns; nobody ever has more than the limit."""
+        """A backend at its limit is passed over, and another takes its turns; nobody ever has more than the limit
+        (RL-3)."""
         backends, balancer, port = self.limited("ab", 2, queue={"timeout": "30s"})
         self.hold(port, backends, 2)
         backends[1].let_go()
@@ -179,7 +183,7 @@ class PlacesTests(MoodyTestCase):
         self.assertEqual([len(each.asked) for each in backends[:2]], before[:2])
 
     def test_rl_3_queue_order(self) -> None:
-        """All at their limit: who comes waits, first come, first served; who leaves gives up its place."""
+        """All at their limit: who comes waits, first come, first served; who leaves gives up its place (RL-3)."""
         (backend,), balancer, port = self.limited("a", 1, queue={"timeout": "5m"})
         backend.mood = "hold"
         clients = []
@@ -206,17 +210,18 @@ class PlacesTests(MoodyTestCase):
         self.assertEqual({line["path"] for line in lines if line["reason"] == "client_closed"}, {"/2", "/5"})
 
     def test_rl_3_leaves_amid_its_body(self) -> None:
-        """Who waits has sent half of its body, and leaves: its place is given up too."""
+        """Who waits has sent a part of its body, as much as is read of it meanwhile (retry.buffer), and leaves: its place is
+        given up too."""
         (backend,), balancer, port = self.limited("a", 1, queue={"timeout": "5m"})
         self.hold(port, [backend], 1)
         client = self.client(port)
-        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" + bytes(500_000))
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" + bytes(50_000))
         self.queued(balancer, 1)
         leave(client)
         self.queued(balancer, 0)
 
     def test_rl_3_full(self) -> None:
-        """Past the queue's size it is 503 queue_full with Retry-After, at once; those who wait are served."""
+        """Past the queue's size it is 503 queue_full with Retry-After, at once; those who wait are served (RL-3)."""
         (backend,), balancer, port = self.limited("a", 1, queue={"size": 2, "timeout": "5m"})
         self.hold(port, [backend], 1)
         waiting = []
@@ -241,7 +246,7 @@ class PlacesTests(MoodyTestCase):
         until(lambda: get(port).status == 200, "free again")
 
     def test_rl_3_timeout(self) -> None:
-        """Who has waited as long as may be: 503 queue_timeout; the place goes to the next."""
+        """Who has waited as long as may be: 503 queue_timeout; the place goes to the next (RL-3)."""
         (backend,), balancer, port = self.limited("a", 1, queue={"timeout": "300ms"})
         self.hold(port, [backend], 1)
         answer = get(port)
@@ -278,7 +283,8 @@ class PlacesTests(MoodyTestCase):
         self.assertIn(b"x" * 200_000, b"".join(backend.received))
 
     def test_rl_3_tcp(self) -> None:
-        """Connections wait for their place too, and what they have said meanwhile is passed on; past the queue: closed."""
+        """Connections wait for their place too, and what they have said meanwhile is passed on; past the queue: closed
+        (RL-3)."""
         backend = self.backend(echo_backend())
         member = {"address": backend.address, "max_connections": 1}
         balancer, port = self.serve(member, protocol="tcp", pool={"queue": {"size": 1, "timeout": "5m"}})

@@ -69,7 +69,8 @@ ACCESS_KEYS = {
 
 class MetricsTests(ProcessTestCase):
     def test_promtool(self) -> None:
-        """Prometheus' own linter finds nothing to say, before traffic and after it; every promised name is there."""
+        """Prometheus' own linter finds nothing to say, before traffic and after it; every promised name is there
+        (API-4)."""
         backend = self.backend(named_backend("one"))
         check = {"type": "http", "path": "/health"}
         balancer, port = self.serve({"address": backend.address, "name": "one"}, pool={"health_check": check})
@@ -94,7 +95,8 @@ class MetricsTests(ProcessTestCase):
 
 class LogTests(ProcessTestCase):
     def test_events(self) -> None:
-        """Every line of standard output is one JSON object; start-up has its names, with time, level and message."""
+        """Every line of standard output is one JSON object; start-up has its names, with time, level and message
+        (LOG-2)."""
         balancer, _ = self.serve("127.0.0.1:1")
         until(lambda: any(line["event"] == "service.ready" for line in balancer.events()), "logged as ready")
         for line in balancer.text.splitlines():
@@ -104,7 +106,7 @@ class LogTests(ProcessTestCase):
         self.assertIn("listener.bound", [line["event"] for line in balancer.events()])
 
     def test_level_from_the_environment(self) -> None:
-        """LOG_LEVEL overrides the file: at error nothing is said of a start that went well."""
+        """LOG_LEVEL overrides the file: at error nothing is said of a start that went well (LOG-2)."""
         balancer, port = self.serve(
             listener={**PAGE, "access_log": False}, process={"env": {"LOG_LEVEL": "error"}}, log={"level": "debug"}
         )
@@ -148,7 +150,8 @@ class LogTests(ProcessTestCase):
         self.assertLessEqual(set(times), {"handshake", "queue", "connect", "first_byte", "total"})
 
     def test_tries(self) -> None:
-        """A request that was tried twice says where and why; its times are in order, and one that was not says nothing."""
+        """A request that was tried twice says where and why; its times are in order, and one that was not says nothing
+        (LOG-2)."""
         backend = self.backend(named_backend("alive"))
         dead = {"address": f"127.0.0.1:{free_port()}", "name": "dead"}
         balancer, port = self.serve(dead, {"address": backend.address, "name": "alive"})

@@ -134,7 +134,8 @@ class PrometheusTests(ProcessTestCase):
         return not pending
 
     def test_everything_has_an_answer(self) -> None:
-        """Each query of each panel and variable and each rule gives numbers; what is wrong here fires, and only that."""
+        """Each query of each panel and variable and each rule gives numbers; what is wrong here fires, and only that
+        (UI-6, UI-7)."""
         watched = [expression.watched for expression in ruled("alert")]
         asked = {each.where: each for each in (*shown(), *chosen(), *ruled("record"), *watched)}
         self.assertGreater(len(asked), 80)

@@ -6,6 +6,7 @@ import socket
 import subprocess
 
 from tests.integration.cases import ProcessTestCase, config
+from tests.kit.operating import Operator
 from tests.kit.processes import TWIST, free_ports, run
 
 WRONG = """\
@@ -18,6 +19,22 @@ pools:
   web:
     backends:
       - {address: 127.0.0.1:8001, weight: -3}
+"""
+
+KINDS = """\
+listeners:
+  web: {bind: ':80', pool: web, port: 80}
+  far: {bind: ':65536', pool: web}
+  odd: {bind: ':81', pool: web, max_connections: many}
+  tls: {bind: ':82', pool: web, tls: {certificates: [{cert: no/such.pem, key: no/such.key}]}}
+pools:
+  web:
+    backends:
+    - notaurl
+    - ftp://a:1
+    - http://a:99999
+    - {address: 'a:1', name: a}
+    - {address: 'b:1', name: a}
 """
 
 ROUTES = [{"match": {"path": "/*"}, "respond": {"status": 204}}]
@@ -59,6 +76,36 @@ class RefusalTests(ProcessTestCase):
             self.assertIn("protocol", lines[1])
             self.assertIn("(got -3)", lines[3])
 
+    def test_kinds_of_mistakes(self) -> None:
+        """Unknown keys, wrong types, what is no URL, one name twice, ports out of range, certificates that are not there:
+        each is refused with file, key and reason (CFG-1)."""
+        (self.folder / "lb.yaml").write_text(KINDS)
+        result = self.launch("--config", "lb.yaml")
+        told = [line.split(": ", 2) for line in self.lines(result)]
+        self.assertEqual(result.returncode, 78, told)
+        expected = {
+            "lb.yaml:2:33 listeners.web.port": "unknown key",
+            "lb.yaml:3:9 listeners.far.bind": "needs a port from 0 to 65535",
+            "lb.yaml:4:33 listeners.odd.max_connections": "must be a whole number",
+            "lb.yaml:5:55 listeners.tls.tls.certificates[0].cert": "no such file",
+            "lb.yaml:9:7 pools.web.backends[0]": "needs a port",
+            "lb.yaml:10:7 pools.web.backends[1]": "must be host:port, http://host:port",
+            "lb.yaml:11:7 pools.web.backends[2]": "needs a port from 1 to 65535",
+            "lb.yaml:13:7 pools.web.backends[4]": "has the same name as backends[3]",
+        }
+        self.assertEqual([f"{place} {key}" for place, key, _ in told], list(expected))
+        for (*_, reason), words in zip(told, expected.values(), strict=True):
+            self.assertIn(words, reason)
+
+    def test_at_run_time(self) -> None:
+        """A backend that makes no sense, or is there already, is refused while the service runs too (CFG-1)."""
+        balancer, _ = self.serve("127.0.0.1:1")
+        operator = Operator(balancer)
+        for address, status in (("notaurl", 422), ("ftp://a:1", 422), ("a:99999", 422), ("http://127.0.0.1:1", 409)):
+            answer = operator.api("POST", "/pools/web/backends", {"address": address})
+            self.assertEqual((address, answer.status), (address, status), answer.body)
+        self.assertEqual(len(operator.api("GET", "/pools/web").value["backends"]), 1)
+
     def test_missing_file(self) -> None:
         """A file that is not there: 78, named as it was given."""
         result = self.launch("--config", "no/such.yaml")
@@ -89,7 +136,7 @@ class RefusalTests(ProcessTestCase):
         self.assertTrue(lines[0].startswith("lb.yaml:"), lines)
 
     def test_wrong_usage(self) -> None:
-        """64 for an unknown option, for --config beside --listen, and for neither."""
+        """64 for an unknown option, for --config beside --listen, and for neither (FIELD-6)."""
         cases = (
             ("--confg", "lb.yaml"),
             ("--config", "lb.yaml", "--listen", ":8080", "--backends", "127.0.0.1:1"),

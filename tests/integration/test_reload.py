@@ -67,7 +67,8 @@ class RefusalTests(ProcessTestCase):
         return [event for event in self.balancer.events() if event["event"] == "config.refused"]
 
     def test_wrong(self) -> None:
-        """Every mistake of a file at once; the next right one is applied, and success is what the metrics say."""
+        """Every mistake of a file at once; the next right one is applied, and success is what the metrics say
+        (RT-1)."""
         self.operator.tree["listeners"]["main"]["protocol"] = "smtp"
         self.operator.tree["watched"] = True
         self.operator.write()
@@ -317,7 +318,7 @@ class LogTests(ProcessTestCase):
 
 class TlsTests(SecureCase):
     def test_certificate(self) -> None:
-        """Another certificate for new connections; those that are there go on."""
+        """Another certificate for new connections; those that are there go on (RT-1, TLS-3)."""
         balancer, port = self.secure(self.one())
         operator = Operator(balancer)
         former = self.client(port)

@@ -83,7 +83,8 @@ class HundredTests(LoadedCase):
         self.operator.tree["listeners"]["main"]["routes"] = routes
 
     def test_cost_nothing(self) -> None:
-        """A hundred reloads in a row, of weights, backends and routes: no failed request, no memory, no descriptors."""
+        """A hundred reloads in a row, of weights, backends and routes: no failed request, no memory, no descriptors
+        (RT-1, V13)."""
         h2 = h2_requests(self.port, self.scratch())
         self.addCleanup(h2.stop)
         h2.wait(1)
@@ -110,7 +111,7 @@ class HundredTests(LoadedCase):
         self.assertEqual([event["message"] for event in self.balancer.events() if event["level"] == "error"], [])
 
     def test_by_admin_calls(self) -> None:
-        """The same by a hundred rounds of admin calls: backends that come, change and go."""
+        """The same by a hundred rounds of admin calls: backends that come, change and go (RT-1, RT-2)."""
         for number in range(100):
             path = "/pools/web/backends"
             body = {"address": self.addresses[2], "name": "guest", "weight": 1 + number % 4}

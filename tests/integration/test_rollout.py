@@ -102,7 +102,7 @@ class RolloutTests(ProcessTestCase):
         self.assert_no_errors()
 
     def test_replaced(self) -> None:
-        """RT-4: each is removed, updated, and added again."""
+        """Each is removed, updated, and added again (RT-4, TST-8)."""
         for port in self.ports[:3]:
             name = self.names[port]
             self.assertEqual(self.operator.api("DELETE", f"/pools/web/backends/{name}").status, 202)
@@ -114,7 +114,7 @@ class RolloutTests(ProcessTestCase):
         self.assert_no_errors()
 
     def test_growth(self) -> None:
-        """RT-5: what is added gets its share as soon as it is there."""
+        """What is added gets its share as soon as it is there (RT-5, TST-8)."""
         new = self.ports[3]
         self.start_nginx(new, "v1")
         self.assertEqual(self.script("scale-out.sh", "web", self.names[new], "3"), f"{self.names[new]} is up\n")
@@ -137,7 +137,7 @@ class RolloutTests(ProcessTestCase):
         self.assert_no_errors()
 
     def test_crash(self) -> None:
-        """A server that crashes under load, and is started again."""
+        """A server that crashes under load, and is started again (TST-8)."""
         first = self.ports[0]
         self.kill(first)
         self.wait_health(first, "down")
@@ -147,7 +147,8 @@ class RolloutTests(ProcessTestCase):
         self.assert_no_errors()
 
     def test_cascade(self) -> None:
-        """One after the other crashes until a single one is left, which serves everything; then they come back."""
+        """One after the other crashes until a single one is left, which serves everything; then they come back
+        (TST-8)."""
         first, second, third = self.ports[:3]
         for port in (first, second):
             self.kill(port)

@@ -16,7 +16,8 @@ def not_ready(balancer: Balancer) -> bool:
 
 class DrainTests(ProcessTestCase):
     def test_requests_in_flight_finish(self) -> None:
-        """20 slow requests all finish, told to close; /readyz is 503 and new connections are refused meanwhile."""
+        """20 slow requests all finish, told to close; /readyz is 503 and new connections are refused meanwhile (SD-1,
+        SD-2, A12)."""
         gate = threading.Event()
         backend = self.backend(RecordingBackend([Request(), WaitFor(gate), Send(response(b"done"))]))
         balancer, port = self.serve(backend.address)
@@ -53,7 +54,7 @@ class DrainTests(ProcessTestCase):
         )
 
     def test_tcp_goes_on_until_the_timeout(self) -> None:
-        """A tcp connection works on while we drain, and is cut at drain_timeout."""
+        """A tcp connection works on while we drain, and is cut at drain_timeout (SD-1)."""
         backend = self.backend(echo_backend())
         balancer, port = self.serve(backend.address, protocol="tcp", shutdown={"drain_timeout": "2s"})
         with RawClient(port) as client:
@@ -70,7 +71,7 @@ class DrainTests(ProcessTestCase):
         self.assertEqual(balancer.wait(), -signal.SIGTERM)
 
     def test_second_signal_stops_at_once(self) -> None:
-        """A second TERM does not wait for a drain that would take ten minutes."""
+        """A second TERM does not wait for a drain that would take ten minutes (SD-1)."""
         backend = self.backend(RecordingBackend([Hang()]))
         balancer, port = self.serve(backend.address, shutdown={"drain_timeout": "10m"})
         with RawClient(port) as client:
@@ -82,7 +83,7 @@ class DrainTests(ProcessTestCase):
             self.assertEqual(balancer.wait(), -signal.SIGTERM)
 
     def test_delay(self) -> None:
-        """During shutdown.delay we are not ready and still serve; then listeners stop."""
+        """During shutdown.delay we are not ready and still serve; then listeners stop (SD-2)."""
         backend = self.backend(named_backend("served"))
         balancer, port = self.serve(backend.address, shutdown={"delay": "3s"})
         balancer.signal(signal.SIGTERM)

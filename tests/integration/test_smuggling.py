@@ -69,7 +69,7 @@ class RefusedTests(ProcessTestCase):
             self.assertTrue(talk.over.wait(DEADLINE))
 
     def test_heads(self) -> None:
-        """A head with two readings, or none, gets its status and the end, and no backend hears of it."""
+        """A head with two readings, or none, gets its status and the end, and no backend hears of it (L7-6)."""
         backend = self.backend_that_echoes()
         _, port = self.serve(backend.address, listener=LISTENER)
         for name, (stream, status) in corpus.HEADS.items():
@@ -88,7 +88,8 @@ class RefusedTests(ProcessTestCase):
         self.assertEqual(found, [(b"POST", b"/good", b"ab")] * len(corpus.HEADS))
 
     def test_bodies(self) -> None:
-        """Of a message whose fault is in its body a backend gets no end; of what is behind a fault it gets nothing."""
+        """Of a message whose fault is in its body a backend gets no end; of what is behind a fault it gets nothing
+        (L7-6)."""
         backend = self.backend_that_echoes()
         _, port = self.serve(backend.address, listener=LISTENER, pool=ONCE)
         for name, (stream, status) in corpus.BODIES.items():

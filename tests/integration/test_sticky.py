@@ -40,8 +40,8 @@ class CookieTests(MoodyTestCase):
         return found
 
     def test_st_1_attributes(self) -> None:
-        """The first answer sets a cookie: for all paths, HttpOnly, SameSite=Lax, with an end, and not Secure over http; it
-        names nobody that a reader could know."""
+        """The first answer sets a cookie: for all paths, HttpOnly, SameSite=Lax, with an end, and not Secure over http;
+        it names nobody that a reader could know (ST-1, V6)."""
         backends = self.moody("abc")
         _, port = self.before(backends, sticky={"type": "cookie", "ttl": "1h"})
         answer = get(port)
@@ -56,7 +56,8 @@ class CookieTests(MoodyTestCase):
             self.assertNotIn(str(each.port), line)
 
     def test_st_1_same_backend(self) -> None:
-        """With the cookie all requests come to the backend that set it, over any connection, and it is not set again."""
+        """With the cookie all requests come to the backend that set it, over any connection, and it is not set again
+        (ST-1)."""
         _, port = self.before(self.moody("abc"), sticky="cookie")
         for name, pair in self.each(port).items():
             self.assertEqual(self.carried(port, pair), {name: 6})
@@ -64,7 +65,7 @@ class CookieTests(MoodyTestCase):
             self.assertEqual(self.carried(port, f"lbsvc=other; {pair}", 2), {name: 2})
 
     def test_st_1_restart(self) -> None:
-        """The choice outlives our restart, and is the same on another instance with the same configuration."""
+        """The choice outlives our restart, and is the same on another instance with the same configuration (ST-1)."""
         backends = self.moody("abc")
         sticky = {"type": "cookie", "key": "a-secret-of-ours"}
         balancer, port = self.before(backends, sticky=sticky)
@@ -76,7 +77,8 @@ class CookieTests(MoodyTestCase):
                 self.assertEqual(self.carried(port, pair, 3), {name: 3})
 
     def test_st_1_forged(self) -> None:
-        """Cookies that are not ours, whatever is in them, or made with another key: a normal choice, and one of ours."""
+        """Cookies that are not ours, whatever is in them, or made with another key: a normal choice, and one of ours
+        (ST-1)."""
         backends = self.moody("abc")
         _, other = self.before(backends, sticky={"type": "cookie", "key": "another-secret"})
         _, port = self.before(backends, sticky={"type": "cookie", "key": "a-secret-of-ours"})
@@ -101,7 +103,7 @@ class CookieTests(MoodyTestCase):
             self.assertEqual(seen, {b"a": 2, b"b": 2, b"c": 2}, pair)
 
     def test_st_3_ttl(self) -> None:
-        """In the last half of its time a cookie is set again; when that is over it is worth nothing."""
+        """In the last half of its time a cookie is set again; when that is over it is worth nothing (ST-3, ST-4)."""
         _, port = self.before(self.moody("abc"), sticky={"type": "cookie", "ttl": "2s"})
         first = get(port)
         pair, name = cookie(first), first.body
@@ -114,7 +116,8 @@ class CookieTests(MoodyTestCase):
         until(lambda: get(port, "/", f"Cookie: {pair}").body != name, "forgotten")
 
     def test_st_4_fallback(self) -> None:
-        """Its backend dead, a client gets another one without an error, and that one's cookie, which it then keeps."""
+        """Its backend dead, a client gets another one without an error, and that one's cookie, which it then keeps
+        (ST-4, V16)."""
         backends = self.moody("abc")
         balancer, port = self.before(backends, sticky="cookie", health_check=QUICK)
         pair = self.each(port)["b"]
@@ -133,7 +136,7 @@ class CookieTests(MoodyTestCase):
         self.assertEqual(self.carried(port, cookie(answer)), {answer.body.decode(): 6})
 
     def test_st_4_open_circuit(self) -> None:
-        """Affinity leads around no open circuit."""
+        """Affinity leads around no open circuit (ST-4, V16)."""
         backends = self.moody("abc")
         breaker = {"failure_threshold": 3, "reset_timeout": "10m"}
         balancer, port = self.before(backends, sticky="cookie", circuit_breaker=breaker)
@@ -157,7 +160,7 @@ class CookieTests(MoodyTestCase):
 
     def test_st_6_names(self) -> None:
         """The name is ours to choose; the application's cookies are as they were in both directions, and ours is none of
-        the backend's business."""
+        the backend's business (ST-6)."""
 
         def reply(head: bytes, body: bytes) -> bytes:
             return response(b"", "200 OK", "Set-Cookie: session=1; Path=/app", "Set-Cookie: b=2")
@@ -190,7 +193,8 @@ class CookieTests(MoodyTestCase):
 
 class AddressTests(MoodyTestCase):
     def test_st_2_same_address(self) -> None:
-        """One address, any port: one backend. Others are balanced; X-Forwarded-For of strangers moves nobody."""
+        """One address, any port: one backend. Others are balanced; X-Forwarded-For of strangers moves nobody (ST-2,
+        V7)."""
         _, port = self.before(self.moody("abc"), sticky="ip")
         homes = {}
         for host in ("127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"):
@@ -203,7 +207,8 @@ class AddressTests(MoodyTestCase):
         self.assertEqual(set(homes.values()), set("abc"))
 
     def test_st_4_fallback(self) -> None:
-        """Its backend dead, an address gets another one, without an error, and keeps that one when the first is back."""
+        """Its backend dead, an address gets another one, without an error, and keeps that one when the first is back
+        (ST-4)."""
         backends = self.moody("abc")
         balancer, port = self.before(backends, sticky={"type": "ip"}, health_check=QUICK)
         (home,) = self.count(port, 5)

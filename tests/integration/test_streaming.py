@@ -75,7 +75,8 @@ class EventTests(ProcessTestCase):
     COUNT = 100
 
     def test_one_by_one(self) -> None:
-        """Each event is seen by the client before the next one is sent: chunked, up to the end, and for HTTP/1.0."""
+        """Each event is seen by the client before the next one is sent: chunked, up to the end, and for HTTP/1.0 (L7-3,
+        L8)."""
         asking10 = ASKING.replace(b"/1.1", b"/1.0")
         for head, framed, asked in (
             (CHUNKS, in_chunk, ASKING),
@@ -95,7 +96,7 @@ class EventTests(ProcessTestCase):
                 self.assertEqual(client.rest() if asked is asking10 else b"", b"")
 
     def test_curl(self) -> None:
-        """curl -N prints each event before the next one is sent, and ends well with the stream."""
+        """curl -N prints each event before the next one is sent, and ends well with the stream (L7-3)."""
         events = Events(CHUNKS, self.COUNT, in_chunk)
         backend = self.backend(RecordingBackend([events]))
         _, port = self.serve(backend.address)
@@ -320,7 +321,7 @@ class LeavingTests(ProcessTestCase):
         self.assertEqual((line["status"], line["reason"]), (status, "client_closed"))
 
     def test_in_the_midst_of_a_download(self) -> None:
-        """curl is killed while it downloads: the backend's connection ends at once, and nobody else is blamed."""
+        """curl is killed while it downloads: the backend's connection ends at once, and nobody else is blamed (L1)."""
         head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n"
         backend = self.backend(RecordingBackend([Request(), Send(head), Forever(Send(bytes(MIB)))]))
         balancer, port = self.serve(backend.address)
@@ -344,7 +345,8 @@ class LeavingTests(ProcessTestCase):
         self.assertLess(len(backend.received[0]), size)
 
     def test_while_waiting(self) -> None:
-        """A client that resets its connection before there is an answer: 499, and the backend's connection ends too."""
+        """A client that resets its connection before there is an answer: 499, and the backend's connection ends too
+        (L1)."""
         backend = self.backend(RecordingBackend([Request()]))
         balancer, port = self.serve(backend.address)
         with RawClient(port) as client:

@@ -18,7 +18,8 @@ class BreakerTests(MoodyTestCase):
     """The circuit of one backend: closed, open, half-open."""
 
     def test_cb_2_in_a_row(self) -> None:
-        """Four errors, a success, four errors: closed. A fifth opens it; then it is 503 circuit_open, and not asked."""
+        """Four errors, a success, four errors: closed. A fifth opens it; then it is 503 circuit_open, and not asked
+        (CB-2)."""
         (backend,) = self.moody("a")
         balancer, port = self.before([backend], circuit_breaker={"failure_threshold": 5, "reset_timeout": "10m"})
         self.assertEqual(self.count(port, 4, "/error"), {"500": 4})
@@ -35,7 +36,7 @@ class BreakerTests(MoodyTestCase):
         self.assertEqual(len(backend.asked), before)
 
     def test_cb_2_kinds_of_failure(self) -> None:
-        """Resets and timeouts count, and clients that go away do not."""
+        """Resets and timeouts count, and clients that go away do not (CB-2)."""
         breaker = {"failure_threshold": 3, "reset_timeout": "10m"}
         keys: dict[str, Any] = {"circuit_breaker": breaker, "retry": {"attempts": 1}, "timeouts": {"response": "3s"}}
         (backend,) = self.moody("a")
@@ -50,7 +51,7 @@ class BreakerTests(MoodyTestCase):
         self.await_event(balancer, "circuit.open", failures=3)
 
     def test_cb_1_others_take_over(self) -> None:
-        """While one circuit is open all requests go to the other, at once; with both open it is 503."""
+        """While one circuit is open all requests go to the other, at once; with both open it is 503 (CB-1)."""
         backends = self.moody("ab")
         breaker = {"failure_threshold": 3, "reset_timeout": "10m"}
         balancer, port = self.before(backends, circuit_breaker=breaker)
@@ -63,7 +64,8 @@ class BreakerTests(MoodyTestCase):
         self.await_event(balancer, "pool.empty")
 
     def test_cb_3_half_opens(self) -> None:
-        """Nothing reaches an open one until it is half-open; three successes close it, and the row begins anew."""
+        """Nothing reaches an open one until it is half-open; three successes close it, and the row begins anew
+        (CB-3, CB-1)."""
         (backend,) = self.moody("a")
         balancer, port = self.before([backend], circuit_breaker=HELD_BACK)
         self.assertEqual(self.count(port, 4, "/error"), {"500": 3, "503": 1})
@@ -80,7 +82,8 @@ class BreakerTests(MoodyTestCase):
         self.assertEqual(names, ["circuit.open", "circuit.half_open", "circuit.closed"])
 
     def test_cb_4_trials(self) -> None:
-        """Half-open: three requests at most at one time, others go elsewhere; one failure opens it again."""
+        """Half-open: three requests at most at one time, others go elsewhere; one failure opens it again (CB-4,
+        V16)."""
         backends = self.moody("ab")
         balancer, port = self.before(backends, circuit_breaker=HELD_BACK)
         backends[0].mood = "error"
@@ -113,7 +116,8 @@ class PassiveTests(MoodyTestCase):
     EJECT = {"failures": 3, "window": "10m", "eject": "2s", "max_ejected": "50%"}
 
     def test_hc_8_ejected_longer_each_time(self) -> None:
-        """Three resets eject a backend, which no client notices; it returns, and the second time it is out twice as long."""
+        """Three resets eject a backend, which no client notices; it returns, and the second time it is out twice as
+        long (HC-8)."""
         backends = self.moody("ab")
         balancer, port = self.before(backends, passive_health=self.EJECT)
         backends[0].mood = "reset"
@@ -131,7 +135,8 @@ class PassiveTests(MoodyTestCase):
         self.assertEqual(len(backends[0].asked), before)
 
     def test_hc_8_what_does_not_count(self) -> None:
-        """Errors that a backend answers, and clients that go away; nor is ever more than half of a pool ejected."""
+        """Errors that a backend answers, and clients that go away; nor is ever more than half of a pool ejected (HC-8,
+        L1)."""
         backends = self.moody("ab")
         eject = {**self.EJECT, "eject": "10m"}
         balancer, port = self.before(backends, passive_health=eject, retry={"attempts": 1})
@@ -148,7 +153,8 @@ class PassiveTests(MoodyTestCase):
 
 class FailoverTests(MoodyTestCase):
     def test_fo_1_connect_failure(self) -> None:
-        """One of three is gone, and nothing checks: no client sees an error, and each backend is tried once at most."""
+        """One of three is gone, and nothing checks: no client sees an error, and each backend is tried once at most
+        (FO-1)."""
         backends = self.moody("abc")
         balancer, port = self.before(backends, retry={"attempts": 5})
         backends[1].stop()
@@ -158,7 +164,8 @@ class FailoverTests(MoodyTestCase):
         self.assertLessEqual({line["attempts"] for line in lines}, {1, 2})
 
     def test_fo_2_policy(self) -> None:
-        """Four tries with pauses are four different backends and a 502; a client that leaves in a pause ends it."""
+        """Four tries with pauses are four different backends and a 502; a client that leaves in a pause ends it (FO-2,
+        V11)."""
         backends = self.moody("abcd")
         pauses = {"attempts": 4, "backoff": {"initial": "50ms", "max": "1s"}}
         balancer, port = self.before(backends, retry=pauses)
@@ -168,7 +175,7 @@ class FailoverTests(MoodyTestCase):
         self.assertEqual((line["attempts"], line["reason"]), (4, "upstream_reset"))
 
     def test_fo_2_client_gone(self) -> None:
-        """A client that leaves while its request waits to be tried again: it is not."""
+        """A client that leaves while its request waits to be tried again: it is not (FO-2)."""
         backends = self.moody("ab")
         balancer, port = self.before(backends, retry={"backoff": {"initial": "1m", "max": "1m"}})
         client = self.ask(port, "/reset")
@@ -180,12 +187,13 @@ class FailoverTests(MoodyTestCase):
         self.assertEqual(sum(len(each.asked) for each in backends), 1)
 
     def test_fo_3_what_is_repeated(self) -> None:
-        """A POST that a backend may have seen goes once, a PUT goes again whole, and nothing after response bytes."""
+        """A POST or PATCH that a backend may have seen goes once, a PUT goes again whole, unless it is too long to be kept,
+        and nothing after response bytes (FO-3)."""
         backends = self.moody("ab")
         balancer, port = self.before(backends)
-        for method, path, tries in (("POST", "/reset", 1), ("PUT", "/reset", 2)):
+        for method, size, tries in (("POST", 5, 1), ("PATCH", 5, 1), ("PUT", 5, 2), ("PUT", 200_000, 1)):
             before = sum(len(each.asked) for each in backends)
-            answer = self.ask(port, path, method=method, body="hello").response()
+            answer = self.ask(port, "/reset", method=method, body="x" * size).response()
             self.assertEqual(answer.status, 502)
             self.assertEqual(sum(len(each.asked) for each in backends) - before, tries, method)
         before = sum(len(each.asked) for each in backends)
@@ -194,7 +202,7 @@ class FailoverTests(MoodyTestCase):
         self.assertEqual(sum(len(each.asked) for each in backends) - before, 1)
 
     def test_fo_4_nobody(self) -> None:
-        """No backend: 503 with Retry-After, as text or JSON, counted; on tcp the connection is closed."""
+        """No backend: 503 with Retry-After, as text or JSON, counted; on tcp the connection is closed (FO-4, L9)."""
         (closed,) = free_ports(1)
         balancer, port = self.serve(f"127.0.0.1:{closed}", pool={"health_check": QUICK})
         answer = get(port)
@@ -208,7 +216,7 @@ class FailoverTests(MoodyTestCase):
             self.assertEqual(client.rest(), b"")
 
     def test_fo_5_exhausted(self) -> None:
-        """502 and 504 name no backend; the log does."""
+        """502 and 504 name no backend; the log does (FO-5, L9)."""
         backends = self.moody("ab")
         balancer, port = self.before(backends, timeouts={"response": "300ms"})
         for path, status, reason in (("/reset", 502, "upstream_reset"), ("/hold", 504, "upstream_timeout")):
@@ -220,7 +228,7 @@ class FailoverTests(MoodyTestCase):
         self.assertLessEqual({str(line["backend"]) for line in lines}, {"a", "b"})
 
     def test_fo_6_long_download(self) -> None:
-        """`response` is for the head only: a body that takes longer comes whole."""
+        """`response` is for the head only: a body that takes longer comes whole (FO-6, V17)."""
         slow = SlowBytes(b"x" * 40, size=1, pause=0.02)
         script = [Request(), Send(b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n"), slow]
         backend = self.backend(RecordingBackend(script))
@@ -244,7 +252,8 @@ class FailoverTests(MoodyTestCase):
 
 class ComingBackTests(MoodyTestCase):
     def test_cb_5_held_down(self) -> None:
-        """The third change within the window holds a backend down, visibly, though its checks pass; the pool goes on."""
+        """The third change within the window holds a backend down, visibly, though its checks pass; the pool goes on
+        (CB-5)."""
         backends = self.moody("ab")
         flapping = {"changes": 3, "window": "10m", "hold": "10m"}
         balancer, port = self.before(backends, health_check=QUICK, flapping=flapping)
@@ -262,7 +271,7 @@ class ComingBackTests(MoodyTestCase):
         self.assertFalse([line for line in balancer.events() if str(line["event"]).startswith("pool.")])
 
     def test_cb_5_let_in_again(self) -> None:
-        """When the hold is over it serves as its checks say."""
+        """When the hold is over it serves as its checks say (CB-5)."""
         backends = self.moody("ab")
         flapping = {"changes": 2, "window": "10m", "hold": "1s"}
         balancer, port = self.before(backends, health_check=QUICK, flapping=flapping)

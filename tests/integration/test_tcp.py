@@ -69,7 +69,7 @@ class Pour(Step):
 
 class RelayTests(ProcessTestCase):
     def test_both_ways_at_once(self) -> None:
-        """A large transfer in both directions at the same time arrives intact, by checksum."""
+        """A large transfer in both directions at the same time arrives intact, by checksum (L4-1, S2)."""
         step = Duplex()
         backend = self.backend(RecordingBackend([step]))
         _, port = self.serve(backend.address, protocol="tcp")
@@ -84,7 +84,7 @@ class RelayTests(ProcessTestCase):
         self.assertEqual(got, [step.sums.get("sent")])
 
     def test_half_close(self) -> None:
-        """A client that has finished writing still gets all of its answer."""
+        """A client that has finished writing still gets all of its answer (L4-1)."""
         question = os.urandom(300_000)
         backend = self.backend(echo_backend())
         _, port = self.serve(backend.address, protocol="tcp")
@@ -97,7 +97,7 @@ class RelayTests(ProcessTestCase):
             writer.join(DEADLINE)
 
     def test_stopped_reader_costs_no_memory(self) -> None:
-        """Clients that stop reading stop their backends; we grow by less than 8 MiB for each."""
+        """Clients that stop reading stop their backends; we grow by less than 8 MiB for each (L4-1)."""
         step = Pour()
         backend = self.backend(RecordingBackend([step]))
         balancer, port = self.serve(backend.address, protocol="tcp")

@@ -20,7 +20,8 @@ VERSIONS = ("1.2", "1.3")
 
 class CurlTests(SecureCase):
     def test_versions(self) -> None:
-        """curl is served in TLS 1.2 and in 1.3, and verifies us; the backend is told https; log and metric say which."""
+        """curl is served in TLS 1.2 and in 1.3, and verifies us; the backend is told https; log and metric say which
+        (TLS-1)."""
         balancer, port = self.secure(self.echoing().address)
         for version in VERSIONS:
             told = self.curl(port, f"--tlsv{version}", "--tls-max", version).stdout
@@ -38,7 +39,8 @@ class CurlTests(SecureCase):
         self.assertEqual(self.handshakes(balancer, "failure"), 0)
 
     def test_names(self) -> None:
-        """Each name gets its certificate: exact before wildcard, one label only, the first for whoever asks for no other."""
+        """Each name gets its certificate: exact before wildcard, one label only, the first for whoever asks for no
+        other (TLS-4)."""
         first, exact, wild = self.site("first.example"), self.site("a.b.example"), self.site("*.b.example")
         _, port = self.secure(self.one(), tls={"certificates": [first, wild, exact]})
         named = {"a.b.example": "a.b.example", "z.b.example": "*.b.example", "A.B.example": "a.b.example"}
@@ -115,7 +117,8 @@ class OpensslTests(SecureCase):
         return typing
 
     def test_old_versions(self) -> None:
-        """TLS 1.0 and 1.1 are refused by an alert, 1.2 too where min_version is 1.3; it is logged and counted."""
+        """TLS 1.0 and 1.1 are refused by an alert, 1.2 too where min_version is 1.3; it is logged and counted (TLS-1,
+        TLS-2)."""
         balancer, port = self.secure(self.one())
         for version in ("-tls1", "-tls1_1"):
             spoken = s_client(port, version, "-cipher", "DEFAULT:@SECLEVEL=0", folder=self.folder)
@@ -143,7 +146,7 @@ class OpensslTests(SecureCase):
                     self.assertEqual(spoken.alert, "no application protocol")
 
     def test_ciphers(self) -> None:
-        """Ours are spoken and no other; what is weak is not among the defaults."""
+        """Ours are spoken and no other; what is weak is not among the defaults (TLS-2)."""
         _, port = self.secure(self.one(), tls={"ciphers": "ECDHE-ECDSA-CHACHA20-POLY1305"})
         options = ("-tls1_2", "-servername", NAME, "-cipher")
         self.assertEqual(s_client(port, *options, "ECDHE-ECDSA-AES128-GCM-SHA256", folder=self.folder).version, "")
@@ -258,7 +261,8 @@ class RoadTests(SecureCase):
 
 class StreamTests(SecureCase):
     def test_half_close(self) -> None:
-        """tcp over TLS: each side may end its direction and hear the other to its end, in both versions."""
+        """tcp over TLS: each side may end its direction and hear the other to its end, in both versions (TLS-1,
+        A13)."""
         _, port = self.secure(self.backend(echo_backend()).address, protocol="tcp")
         for version in VERSIONS:
             client = self.client(port, version=version)

@@ -50,7 +50,8 @@ class VerifyCase(SecureCase):
 
 class VerifyTests(VerifyCase):
     def test_right(self) -> None:
-        """The right name is served in each version, asks for it by SNI, and the client's Host is what the backend gets."""
+        """The right name is served in each version, asks for it by SNI, and the client's Host is what the backend gets
+        (TLS-5)."""
         for version in VERSIONS:
             backend = self.secure_backend(self.authority.issue("localhost"), version=version)
             balancer, port = self.front(backend)
@@ -60,7 +61,8 @@ class VerifyTests(VerifyCase):
             self.assertEqual(balancer.metric("lbsvc_backend_failures_total"), 0)
 
     def test_wrong(self) -> None:
-        """The five others of the six certificates are refused, and nothing is said to them, whatever the version."""
+        """The five others of the six certificates are refused, and nothing is said to them, whatever the version
+        (TLS-5)."""
         wrong: dict[str, Leaf] = {
             "wrong name": self.authority.issue("other.example"),
             "no name": self.authority.issue("localhost", san=False),
@@ -102,7 +104,8 @@ class VerifyTests(VerifyCase):
         self.assertEqual(named.handshakes[-1][1], NAME)
 
     def test_the_system_store(self) -> None:
-        """Without `ca` the system's store counts, and our CA is not in it; where it is, the backend is believed."""
+        """Without `ca` the system's store counts, and our CA is not in it; where it is, the backend is believed
+        (TLS-5)."""
         backend = self.secure_backend(self.authority.issue("localhost"))
         balancer, port = self.front(backend, tls={"ca": None})
         self.assert_refused(balancer, get(port))
@@ -110,7 +113,7 @@ class VerifyTests(VerifyCase):
         self.assertEqual(get(port).status, 200)
 
     def test_not_verified(self) -> None:
-        """`verify: false` believes everybody."""
+        """`verify: false` believes everybody (TLS-5)."""
         backend = self.secure_backend(Authority().issue("whoever", days=-2))
         _, port = self.front(backend, tls={"ca": None, "verify": False})
         self.assertEqual(get(port).status, 200)

@@ -40,7 +40,8 @@ class ExchangeTests(SecureCase):
             return client.certificate.serial_number
 
     def test_under_load(self) -> None:
-        """Certificates are exchanged again and again: not one handshake or request fails, and each new one is served."""
+        """Certificates are exchanged again and again: not one handshake or request fails, and each new one is served
+        (TLS-3, V19)."""
         balancer, port = self.front(self.files(self.authority.issue(NAME), "site"))
         wrk = Wrk(f"https://127.0.0.1:{port}/", folder=self.folder)
         self.addCleanup(wrk.stop)
@@ -82,7 +83,8 @@ class ExchangeTests(SecureCase):
         self.assertNotIn("Traceback", balancer.text + balancer.errors)
 
     def test_wrong_new_files(self) -> None:
-        """What is wrong is told once, and the old one stays; half a pair does no harm; the whole is taken up."""
+        """What is wrong is told once, and the old one stays; half a pair does no harm; the whole is taken up
+        (TLS-3)."""
         old, new = self.authority.issue(NAME), self.authority.issue(NAME, number=1)
         files = self.files(old, "site")
         balancer, port = self.front(files)
@@ -145,7 +147,7 @@ class ExchangeTests(SecureCase):
 
 class DateTests(SecureCase):
     def test_expired(self) -> None:
-        """An expired certificate is served, with a note of --check, a warning, and a metric in the past."""
+        """An expired certificate is served, with a note of --check, a warning, and a metric in the past (TLS-1)."""
         balancer, port = self.secure(self.one(), tls={"certificates": [self.site(days=-3)]})
         checked = run([*TWIST, "loadbalancer", "--config", str(balancer.file), "--check"])
         self.assertEqual(checked.returncode, 0)
@@ -173,7 +175,7 @@ class DateTests(SecureCase):
 
 class StartTests(SecureCase):
     def test_wrong_at_the_start(self) -> None:
-        """What is wrong with certificates is said at their keys, all of it at once, and nothing starts."""
+        """What is wrong with certificates is said at their keys, all of it at once, and nothing starts (TLS-1)."""
         right, other = self.site(), self.files(self.authority.issue("b.example", number=1), "other")
         port, admin = free_ports(2)
         text = (

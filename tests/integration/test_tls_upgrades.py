@@ -45,8 +45,7 @@ class TunnelTests(SecureCase):
             ping_interval=None,
             close_timeout=DEADLINE,
         )
-        self.addCleanup(made.close)
-        return made
+        return self.enterContext(made)
 
     def test_messages_and_ends(self) -> None:
         """Messages of every size come back as they were, and the close code of either side arrives, in both versions."""

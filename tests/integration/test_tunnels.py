@@ -156,7 +156,7 @@ class PatienceTests(UpgradeCase):
 
 class DrainTests(UpgradeCase):
     def test_until_the_timeout(self) -> None:
-        """While we drain an upgraded connection works on; new ones are refused; at drain_timeout it is cut."""
+        """While we drain an upgraded connection works on; new ones are refused; at drain_timeout it is cut (L7-4)."""
         backend, balancer, port = self.front(shutdown={"drain_timeout": "2s"})
         with connect(port) as client:
             client.send("before")
@@ -175,7 +175,7 @@ class DrainTests(UpgradeCase):
         self.assertNotIn("Traceback", balancer.text + balancer.errors)
 
     def test_until_the_last_has_ended(self) -> None:
-        """A drain with all the time in the world is over when the last upgraded connection is."""
+        """A drain with all the time in the world is over when the last upgraded connection is (L7-4)."""
         _, balancer, port = self.front(shutdown={"drain_timeout": "10m"})
         with connect(port) as client:
             balancer.signal(signal.SIGTERM)

@@ -58,7 +58,7 @@ class UpgradeCase(ProcessTestCase):
 
 class TalkTests(UpgradeCase):
     def test_ten_thousand_messages(self) -> None:
-        """10,000 messages of all small sizes, sent without waiting: each comes back, whole and in order."""
+        """10,000 messages of all small sizes, sent without waiting: each comes back, whole and in order (L7-4, V15)."""
         messages = [block_of(n, n % 300) if n % 2 else f"text {n}" for n in range(MESSAGES)]
         backend, balancer, port = self.front()
         with connect(port, compression=None) as client:
@@ -143,7 +143,8 @@ class TalkTests(UpgradeCase):
             self.assertTrue(answered.wait(DEADLINE))
 
     def test_many_at_once(self) -> None:
-        """100 at a time: each is a request in flight and a connection to the backend, and hears only its own echo."""
+        """100 at a time: each is a request in flight and a connection to the backend, and hears only its own echo
+        (L7-4)."""
         _, balancer, port = self.front()
         everyone = threading.Barrier(101, timeout=DEADLINE)
 
@@ -198,7 +199,7 @@ class TalkTests(UpgradeCase):
 
 class EndTests(UpgradeCase):
     def test_client_without_a_close(self) -> None:
-        """A client that just goes: the backend sees 1006, its seat is free, and it is not to blame."""
+        """A client that just goes: the backend sees 1006, its seat is free, and it is not to blame (L2)."""
         backend, balancer, port = self.front()
         for linger in (None, b"\1\0\0\0\0\0\0\0"):  # by FIN, and by a reset
             with connect(port) as client:

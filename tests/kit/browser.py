@@ -41,24 +41,26 @@ class Browser:
         self.asked: list[str] = []
         self._number = 0
         self._answers: dict[int, dict[str, Any]] = {}
+        self._open = contextlib.ExitStack()
         try:
             file = profile / "DevToolsActivePort"
             until(lambda: file.exists() and len(file.read_text().split()) == 2, "Chromium listens")
             port, path = file.read_text().split()
-            self._wire = connect(f"ws://127.0.0.1:{port}{path}", max_size=None, open_timeout=DEADLINE, proxy=None)
+            wire = connect(f"ws://127.0.0.1:{port}{path}", max_size=None, open_timeout=DEADLINE, proxy=None)
+            self._wire = self._open.enter_context(wire)
             self._session: str | None = None
             target = self.call("Target.createTarget", url="about:blank")["targetId"]
             self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
             for domain in ("Page", "Runtime", "Log", "Network"):
                 self.call(f"{domain}.enable")
         except BaseException:
-            self.child.stop()
+            self.stop()
             raise
 
     def stop(self) -> None:
         """End it."""
         with contextlib.suppress(Exception):
-            self._wire.close()
+            self._open.close()
         self.child.stop()
 
     # -- the protocol

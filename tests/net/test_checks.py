@@ -200,7 +200,7 @@ class Answers(TestCase):
 
 class Troubles(TestCase):
     def test_timeout_covers_everything(self) -> None:
-        """HC-4: the timeout is absolute: bytes that come one by one do not extend it."""
+        """The timeout is absolute: bytes that come one by one do not extend it (HC-4)."""
         asked = Asked(OPEN, timeout=1.0)
         peer: Any = asked.net.dials[0].peer
         for byte in OK[:-1]:

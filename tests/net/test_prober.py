@@ -76,7 +76,7 @@ class Tcp(TestCase):
         self.assertEqual(probing.only.checks, {"success": 1, "failure": 0})
 
     def test_closed(self) -> None:
-        """HC-1: a closed port is down within interval and timeout, and the detail says why."""
+        """A closed port is down within interval and timeout, and the detail says why (HC-1)."""
         probing = Probing()
         probing.net.answers[8001] = REFUSED
         probing.start()
@@ -84,7 +84,7 @@ class Tcp(TestCase):
         self.assertIsNone(probing.pool.pick())
 
     def test_black_hole(self) -> None:
-        """HC-4: a dial that never ends fails at the timeout, and is given up."""
+        """A dial that never ends fails at the timeout, and is given up (HC-4)."""
         probing = Probing(timeout=2.0)
         probing.net.answers[8001] = BLACK_HOLE
         probing.start()
@@ -155,7 +155,7 @@ class Rounds(TestCase):
         self.assertIsNone(probing.pool.pick())
 
     def test_interval(self) -> None:
-        """HC-3: checks are an interval apart, each within ten per cent of it, and not all alike."""
+        """Checks are an interval apart, each within ten per cent of it, and not all alike (HC-3)."""
         probing = Probing(interval=5.0).start()
         probing.net.advance(500.0)
         gaps = [later - earlier for earlier, later in pairwise(probing.times)]
@@ -195,7 +195,7 @@ class Rounds(TestCase):
         self.assertEqual(probing.backends[0].checks, {"success": 0, "failure": 0})
 
     def test_never_stops(self) -> None:
-        """HC-11: after 10,000 rounds, with failures, exceptions and descriptors running out, it still reacts."""
+        """After 10,000 rounds, with failures, exceptions and descriptors running out, it still reacts (HC-11, V3)."""
         probing = Probing(interval=0.01, timeout=0.005)
         answers = [OPEN, REFUSED, BLACK_HOLE, BROKEN, EXHAUSTED]
         probing.start()

@@ -9,9 +9,11 @@ from twisted.trial.unittest import TestCase
 
 from lbsvc.core.backend import Outcome
 from lbsvc.core.books import BUCKETS, Histogram, ListenerBooks
+from lbsvc.core.overload import Overload
 from lbsvc.core.queueing import Queue
 from lbsvc.errors import REASONS
-from lbsvc.observe.metrics import SERIES, LbsvcCollector, ReactorLag
+from lbsvc.observe.lag import ReactorLag
+from lbsvc.observe.metrics import SERIES, LbsvcCollector
 from lbsvc.observe.standing import CIRCUITS, STATES
 from tests.observe.sample_view import SampleView, pool, realistic
 
@@ -54,6 +56,7 @@ CONTRACT = {
     "lbsvc_terminations_total": ("counter", LISTENER | {"reason"}),
     "lbsvc_log_dropped_total": ("counter", {"log"}),
     "lbsvc_reactor_lag_seconds": ("histogram", set()),
+    "lbsvc_overloaded": ("gauge", set()),
 }
 
 Found = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -81,7 +84,8 @@ def at(found: Found, metric: str, **labels: str) -> float | None:
 
 class ContractTests(TestCase):
     def test_names_types_labels(self) -> None:
-        """Every metric that the features so far feed is there, with its type and its labels, and none besides."""
+        """Every metric that the features so far feed is there, with its type and its labels, and none besides
+        (METRIC-13)."""
         types = {}
         for line in page(realistic()).splitlines():
             if line.startswith("# TYPE lbsvc_"):
@@ -97,7 +101,7 @@ class ContractTests(TestCase):
                 self.assertEqual({label for label, _ in labels} - {"le"}, CONTRACT[plain][1], name)
 
     def test_process(self) -> None:
-        """The usual process metrics are there."""
+        """The usual process metrics are there (METRIC-13)."""
         found = values(SampleView())
         for name in ("process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds"):
             self.assertGreater(at(found, name) or 0, 0)
@@ -197,7 +201,7 @@ class ValueTests(TestCase):
         self.found = values(self.view)
 
     def test_methods_are_bounded(self) -> None:
-        """Whatever methods clients invent, they are `other`, together; no answer is 499."""
+        """Whatever methods clients invent, they are `other`, together; no answer is 499 (MET-1)."""
         route = {"listener": "web", "route": 'host="api" path=\\v1', "pool": "web"}
         name = "lbsvc_http_requests_total"
         self.assertEqual(at(self.found, name, **route, method="other", code="200"), 3)
@@ -318,7 +322,7 @@ class ValueTests(TestCase):
         self.assertIsNone(at(self.found, "lbsvc_http_requests_in_flight", listener="db"))
 
     def test_removed_backends_go(self) -> None:
-        """A backend that has left its pool has no series; the others go on where they were."""
+        """A backend that has left its pool has no series; the others go on where they were (MET-1)."""
         web = self.view.pools[0]
         web.set_members([each for each in web.backends if each.name != "a"])
         found = values(self.view)
@@ -340,6 +344,17 @@ class LagTests(TestCase):
         lag.stop()
         lag.stop()
         self.assertEqual(clock.getDelayedCalls(), [])
+
+
+class OverloadTests(TestCase):
+    def test_overload(self) -> None:
+        """The gauge is 1 while new requests and connections are refused, and 0 where that is never done."""
+        overload = Overload(1.0)
+        for is_on in (False, True):
+            overload.is_on = is_on
+            text = generate_latest(LbsvcCollector(SampleView(), Histogram(), overload)).decode()
+            self.assertIn(f"\nlbsvc_overloaded {float(is_on)}\n", text)
+        self.assertEqual(at(values(SampleView()), "lbsvc_overloaded"), 0)
 
 
 class LeavingTests(TestCase):

@@ -142,13 +142,14 @@ class SimulationTests(TestCase):
             self.check(service, slower(service, 10.0), FAIR / 5, f"{seconds} s")
 
     def test_alg_6_200_ms_slower(self) -> None:
-        """ALG-6: who is 200 ms slower gets less than 15 % after 5 s, and is forgiven in 30 s."""
+        """Who is 200 ms slower gets less than 15 % after 5 s, and is forgiven in 30 s (ALG-6)."""
         for seconds in (0.001, 0.02, 0.08):
             service = answering(seconds)
             self.check(service, slower(service, plus=0.2), 0.15, f"{seconds} s")
 
     def test_alg_6_half_of_it_fails(self) -> None:
-        """ALG-6: who fails half of the time gets less than 15 % after 5 s, also if it fails fast; it is forgiven in 30 s."""
+        """Who fails half of the time gets less than 15 % after 5 s, also if it fails fast; it is forgiven in 30 s
+        (ALG-6)."""
         for seconds in (0.005, 0.05):
             service = answering(seconds)
             self.check(service, failing(service, 0.5), 0.15, f"{seconds} s")
@@ -160,7 +161,7 @@ class SimulationTests(TestCase):
         self.check(service, failing(service, 1.0, 0.0001), 0.15, "")
 
     def test_alg_6_equal_ones_share(self) -> None:
-        """ALG-6: of three equal ones none gets above 45 % in any ten seconds (at ten a second: on the whole)."""
+        """Of three equal ones none gets above 45 % in any ten seconds (at ten a second: on the whole) (ALG-6)."""
         for spread in (0.05, 0.3, 0.7):
             for seconds in (0.001, 0.1):
                 service = answering(seconds, spread)
@@ -191,7 +192,8 @@ class SimulationTests(TestCase):
         self.assertGreater(traffic.share(0, 0, 60), 0.25)
 
     def test_alg_6_trickle(self) -> None:
-        """ALG-6: the worst still gets a request now and then, in any twenty seconds, at ten a second and at a thousand."""
+        """The worst still gets a request now and then, in any twenty seconds, at ten a second and at a thousand
+        (ALG-6)."""
         service = answering(0.005)
         for illness in (slower(service, 1000.0), failing(service, 1.0), failing(slower(service, 100.0), 1.0)):
             for rate in (10.0, 1000.0):

@@ -144,7 +144,7 @@ class ChoiceProperties(TestCase):
         picker = TwoChoices(random.Random(data.draw(st.integers(0, 99))))
         picker.update(backends)
         rest = [backend for backend in backends if backend not in excluded]
-        costs = {backend: (backend.active + 1) / backend.weight for backend in rest}
+        costs = {backend: backend.active / backend.weight for backend in rest}
         worst = max(costs.values(), default=0.0)
         for _ in range(20):
             backend = picker.pick(excluded)

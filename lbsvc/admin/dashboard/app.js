@@ -7,6 +7,7 @@ import {byId, bytes, clock, count, make, mark, percent, rate, say, span, time} f
 import {isWell, Model} from "./model.js";
 import {Pools} from "./rows.js";
 import {askToken, refresh, showAdd, showBackend, showMistakes, tell} from "./sheets.js";
+import {showTraffic} from "./traffic.js";
 
 const EVENTS = 200;
 const QUIET = 6000; // milliseconds without a status until the connection counts as lost
@@ -42,6 +43,7 @@ function tile(name, text, under = "", kind = null) {
 }
 
 function showHead({status} = model) {
+  byId("send").disabled = false;
   say(byId("version"), `lbsvc ${status.version}`);
   say(byId("ready"), status.ready ? "ready" : "not ready");
   mark(byId("ready"), "data-kind", status.ready ? "good" : "bad");
@@ -59,7 +61,7 @@ function showTiles() {
   const done = total?.sum("requests", 30).total ?? 0, wrong = total?.sum("errors", 30).total ?? 0;
   tile("rate", rate(total?.rate("requests", 5)), `${bytes(total?.rate("bytes_out", 5))}/s out`);
   tile("errors", done ? percent(wrong, done) : "–", `${count(wrong)} in 30 s`, wrong / (done || 1) > 0.01 ? "bad" : wrong ? "warn" : null);
-  tile("latency", time(total?.last("p95_us")), `p50 ${time(total?.last("p50_us"))}, p99 ${time(total?.last("p99_us"))}`);
+  tile("latency", time(total?.last("p95_us")), `p99 ${time(total?.last("p99_us"))}`);
   tile("healthy", `${up}/${backends.length}`, away ? `${away} offline or leaving` : "all of them", away ? (up ? "warn" : "bad") : backends.length ? "good" : null);
   tile("active", count(active), `in ${status.pools.length} pool${status.pools.length === 1 ? "" : "s"}`);
   tile("connections", count(status.listeners.reduce((sum, each) => sum + each.connections, 0)), `on ${status.listeners.length} listener${status.listeners.length === 1 ? "" : "s"}`);
@@ -236,6 +238,7 @@ byId("reload").addEventListener("click", async () => {
     byId("reload").disabled = false;
   }
 });
+byId("send").addEventListener("click", () => showTraffic(model));
 byId("signout").addEventListener("click", async () => { await calls.signOut(); leave(); });
 byId("share-pool").addEventListener("input", () => showShares());
 for (const [id, range] of [["ten", TEN], ["hour", HOUR]]) {

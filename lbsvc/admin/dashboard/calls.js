@@ -35,6 +35,7 @@ export const signIn = token => ask("POST", "session", {token});
 export const signOut = () => ask("DELETE", "session");
 export const history = query => ask("GET", `${API}/history?${new URLSearchParams(query)}`);
 export const reload = () => ask("POST", `${API}/reload`);
+export const send = fields => ask("POST", `${API}/traffic`, fields);
 export const change = (pool, name, fields) => ask("PATCH", place(pool, name), fields);
 export const remove = (pool, name, drain) =>
   ask("DELETE", place(pool, name) + (drain ? `?drain=${encodeURIComponent(drain)}` : ""));

@@ -142,13 +142,10 @@ export class Shares {
   show(shares) {
     const sorted = shares.filter(([, much]) => much > 0).sort((one, other) => other[1] - one[1]);
     const total = sorted.reduce((sum, [, much]) => sum + much, 0);
-    let shown = sorted;
-    if (sorted.length > HUES) {
-      shown = sorted.slice(0, HUES - 1);
-      const rest = sorted.slice(HUES - 1);
-      shown.push([`${rest.length} others`, rest.reduce((sum, [, much]) => sum + much, 0)]);
-    }
+    const shown = sorted.length > HUES ? sorted.slice(0, HUES - 1) : sorted;
+    const rest = sorted.slice(shown.length);
     shown.sort((one, other) => one[0].localeCompare(other[0], undefined, {numeric: true})); // a colour stays with its name
+    if (rest.length) shown.push([`${rest.length} others`, rest.reduce((sum, [, much]) => sum + much, 0)]);
     let gone = 0;
     this.arcs.replaceChildren(...shown.map(([, much], at) => {
       const part = AROUND * much / total;

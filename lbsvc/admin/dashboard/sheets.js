@@ -12,18 +12,20 @@ sheet.addEventListener("close", () => { shown = null; sheet.replaceChildren(); }
 sheet.addEventListener("click", event => { if (event.target === sheet && !sheet.dataset.must) sheet.close(); });
 sheet.addEventListener("cancel", event => { if (sheet.dataset.must) event.preventDefault(); });
 
-function open(title, ...parts) {
+/** Show a dialog. */
+export function open(title, ...parts) {
   delete sheet.dataset.must;
   sheet.replaceChildren(make("div", {class: "sheet"}, make("header", {}, make("h2", {id: "sheet-title"}, title),
     make("button", {type: "button", class: "close", "aria-label": "Close", click: () => sheet.close()}, "×")), ...parts));
   if (!sheet.open) sheet.showModal();
 }
 
-const field = (label, input, hint = null) =>
+/** An input with its name. */
+export const field = (label, input, hint = null) =>
   make("label", {class: "field"}, make("span", {}, label), input, hint && make("small", {}, hint));
 
 /** Do something that the service may refuse: it says why, here. */
-async function attempt(words, problem, job, after = null) {
+export async function attempt(words, problem, job, after = null) {
   problem.hidden = true;
   try {
     const answer = await job();
@@ -35,7 +37,7 @@ async function attempt(words, problem, job, after = null) {
   }
 }
 
-const problemBox = () => make("p", {class: "problem", role: "alert", hidden: true});
+export const problemBox = () => make("p", {class: "problem", role: "alert", hidden: true});
 
 /** A few words that go by themselves. */
 export function tell(words, kind = "") {

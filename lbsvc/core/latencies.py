@@ -2,7 +2,8 @@
 
 Promises: whatever is recorded, the memory is the same (about 110 KiB) and a percentile is off by less than 0.2 % upwards,
 never downwards; smallest, largest and mean are exact. The buckets are those of an HDR histogram: microseconds, 512 to each
-power of two. What takes longer than `LONGEST` counts as that. Called by load.py and load_report.py; durations are seconds.
+power of two. What takes longer than `LONGEST` counts as that. Called by http/load.py, and by whoever tells of a
+load; durations are seconds.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from lbsvc.ctl.latencies import LONGEST, Latencies
+from lbsvc.core.latencies import LONGEST, Latencies
 
 durations = st.floats(0, 1000, allow_nan=False)
 

@@ -12,7 +12,7 @@ Promises
 - At the end of `duration` nothing new is begun, and what is under way is waited for, `timeout` at most. `stop` cuts that
   short: what is under way then is not counted.
 
-Called by request.py. The reactor's clock and `dial` are given; times are seconds.
+Called by ctl/request.py and by sending.py. The reactor's clock and `dial` are given; times are seconds.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol
 
 from lbsvc.core.backend import Outcome
-from lbsvc.ctl.asking import Asking
-from lbsvc.ctl.latencies import Latencies
+from lbsvc.core.latencies import Latencies
+from lbsvc.http.asking import Asking
 
 #: Connects a protocol: dial(protocol, timeout, failed) calls makeConnection or failed(outcome, detail), perhaps at once.
 Dial = Callable[[Protocol, float, Callable[[Outcome, str], None]], Any]

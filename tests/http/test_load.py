@@ -11,8 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
 from lbsvc.core.backend import Outcome
-from lbsvc.ctl.load import PAUSE, SWEEP, Load, Plan
 from lbsvc.ctl.load_report import as_json, as_text
+from lbsvc.http.load import PAUSE, SWEEP, Load, Plan
 from tests.kit.wire import Wire
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
