@@ -9,9 +9,10 @@ A waiter is called when its turn comes: it takes the place and says True, or doe
 anything may happen: others enter and leave, places become free. A `next` from within a waiter is taken up by the one that
 called it, so that a thousand waiters that fail at once are a loop and no recursion.
 
-What callers owe it: nobody overtakes, that is, whoever comes while somebody waits (`len(queue)`) enters, even if there is
-a place; `next` is called once for each place that becomes free, and its answer says whether to look for more. Timers are
-the callers' (queue.timeout: 503 `queue_timeout`; full: 503 `queue_full`). Used by pools, for roads. No clock. Pure.
+What callers owe it: nobody overtakes, that is, whoever comes while somebody waits (`len(queue)`) enters, unless there is
+a place that all who wait have declined; `next` is called once for each place that becomes free, and its answer says whether
+to look for more. Timers are the callers' (queue.timeout: 503 `queue_timeout`; full: 503 `queue_full`). Used by pools, for
+roads. No clock. Pure.
 """
 
 from __future__ import annotations

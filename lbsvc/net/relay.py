@@ -64,6 +64,7 @@ class Relay(Carrier):
     names: tuple[str, str | None] = ("none", None)
     lease: Lease | None = None
     pending: Any = None
+    preferred: Backend | None = None  # the backend that its client belongs to
     ticket: Ticket | None = None  # its place in the pool's queue
     placed_at = 0.0  # when it got a place that it had waited for
     waited = 0.0  # for a ClientHello, in seconds
@@ -174,7 +175,7 @@ class Relay(Carrier):
         lease = pool.pick() if route.is_plain and not pool.full and not self.tried else self._find(False)
         if lease is not None:
             self.begin(lease)
-        elif must_wait(pool):
+        elif must_wait(pool, self.preferred, self.tried):
             self._enter_queue()
         else:
             self.finish(reason_for_nobody(pool), Outcome.ABANDONED)
@@ -188,7 +189,7 @@ class Relay(Carrier):
         if addresses is None or client is None:
             return find_lease(pool, self.tried, key, None, is_next)
         now = self.seconds()
-        preferred = addresses.find(client, now)
+        self.preferred = preferred = addresses.find(client, now)
         lease = find_lease(pool, self.tried, key, preferred, is_next)
         if lease is not None and lease.backend is not preferred:
             # Not only once it is connected: a client's connections of one moment shall go to one backend.
@@ -208,7 +209,7 @@ class Relay(Carrier):
         """A place is free, and it is ours to take, if it is of use."""
         lease = self._find(True)
         if lease is None:
-            if must_wait(self.route.pool):
+            if must_wait(self.route.pool, self.preferred, self.tried):
                 return False
             self.ticket = None
             self.finish(reason_for_nobody(self.route.pool), Outcome.ABANDONED)

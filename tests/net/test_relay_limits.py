@@ -114,6 +114,21 @@ class AffinityTests(RoadTestCase):
             self.assertEqual(ports(road)[2:], [expected])
             self.assertEqual(road.broken(), [])
 
+    def test_waits_for_its_own(self) -> None:
+        """A client whose backend drains, is full, and is the only one waits for it; a new client is told at once."""
+        road = Road(1, sticky=STICKY, most=1)
+        first = road.connect()
+        road.backends[0].state = "drain"
+        road.pool.refresh()
+        waits, stranger = road.connect(), road.connect(address="192.0.2.99")
+        road.network.settle()
+        self.assertEqual((road.reasons, len(road.pool.queue)), ({"no_backend": 1}, 1))
+        stranger.transport.loseConnection()
+        end(road, first)
+        self.assertEqual(ports(road), [9001, 9001])
+        end(road, waits)
+        self.whole(road, no_backend=1, client_closed=2)
+
     def test_another_one_where_it_cannot_be_reached(self) -> None:
         """A client whose backend refuses goes to another, and stays there."""
         road = Road(2, sticky=STICKY)
