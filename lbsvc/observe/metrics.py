@@ -15,7 +15,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Final, Protocol
 
 import twisted
@@ -32,7 +32,7 @@ from typing_extensions import override
 
 import lbsvc
 from lbsvc.core.backend import Backend
-from lbsvc.core.books import BUCKETS, HANDSHAKES, METHODS, Histogram, ListenerBooks, RouteBooks
+from lbsvc.core.books import BUCKETS, FINE, HANDSHAKES, METHODS, Histogram, ListenerBooks, RouteBooks
 from lbsvc.core.overload import Overload
 from lbsvc.core.pool import Pool
 from lbsvc.errors import REASONS
@@ -41,7 +41,7 @@ from lbsvc.observe.standing import CIRCUITS, STATES, namesakes, shown_state, tog
 _CODES: Final = ("1xx", "2xx", "3xx", "4xx", "5xx")
 _METHOD_LABELS: Final = {method: method.decode() for method in METHODS}
 #: The `le` labels.
-BOUNDS: Final = tuple(floatToGoString(bound) for bound in (*BUCKETS, float("inf")))
+BOUNDS: Final = tuple(floatToGoString(bound) for bound in (*BUCKETS[len(FINE) :], float("inf")))
 
 
 class View(Protocol):
@@ -122,8 +122,8 @@ class LbsvcCollector(Collector):
 
 
 def cumulative(histogram: Histogram) -> list[tuple[str, int]]:
-    """Upper bound and count of what is not above it, as they stand now."""
-    return list(zip(BOUNDS, accumulate(histogram.counts), strict=True))
+    """Upper bound and count of what is not above it, as they stand now, at the bounds that are exposed."""
+    return list(zip(BOUNDS, islice(accumulate(histogram.counts), len(FINE), None), strict=True))
 
 
 # Where the numbers are. One function for each set of labels, one line for each metric.

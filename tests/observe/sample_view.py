@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from lbsvc.core.backend import Backend
-from lbsvc.core.books import ListenerBooks
+from lbsvc.core.books import BUCKETS, ListenerBooks
 from lbsvc.core.pool import Pool
 
 
@@ -45,7 +45,7 @@ def realistic() -> SampleView:
     api = web.route('host="api" path=\\v1', "web")
     api.requests = {(b"GET", 200): 25, (b"POST", 503): 2, (b"PROPFIND", 200): 1, (b"BREW", 200): 2, (b"GET", 0): 2}
     api.grpc = {0: 3, 14: 2}
-    api.duration.counts[3], api.duration.counts[-1], api.duration.total = 31, 1, 40.5
+    api.duration.counts[BUCKETS.index(0.01)], api.duration.counts[-1], api.duration.total = 31, 1, 40.5
     web.route("none", "none").requests = {(b"GET", 404): 1}
     db.accepted, db.terminations = 7, {"ok": 7}
     web.handshakes = {("success", "TLSv1.3"): 38, ("failure", "none"): 2}
@@ -54,7 +54,7 @@ def realistic() -> SampleView:
     http, tcp = pool("web", "a", "b", "10.0.0.3:80"), pool("db", "one")
     a, b, c = http.backends
     a.health, a.requests[2], a.latency, a.connections = "up", 20, 0.004, 2
-    a.checks["success"], a.check_duration.counts[0], a.check_duration.total = 9, 9, 0.004
+    a.checks["success"], a.check_duration.counts[BUCKETS.index(0.001)], a.check_duration.total = 9, 9, 0.004
     b.health, b.failures["connect_failed"], b.checks["failure"], b.circuit = "down", 3, 4, "half_open"
     c.health, c.state, c.weight = "up", "drain", 0
     http.refresh()
