@@ -245,7 +245,8 @@ class Served:
             around.ids.make,
             around.log_for(settings),
             around.emit,
-            around.overload if settings.protocol == "tcp" else None,
+            around.overload,
+            settings.protocol != "tcp",
         )
         self.listener.openLean = self._entrance.open
 

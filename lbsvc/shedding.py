@@ -9,6 +9,13 @@ Decision (2026-11-22): `overload: {lag: 1s}` stands at the top of the configurat
 There is one reactor: it is late for all listeners alike, whichever of them has the load, so that there is one decision, one
 event and one metric; and a listener that went on taking requests would hold up those that refuse them. The default is
 generous: at a second nobody is served well any more.
+
+Decision (2026-11-22): a refusal ends its connection over TLS too, and new handshakes are bounded (net/entrance.py). A
+client that comes again at once buys a handshake by it (0.3 ms of OpenSSL's time, 0.5 in all, resumed or not, with P-256;
+about what a short request costs to serve, where a 503 on a kept connection would be a tenth), so that many that ignore
+Retry-After could keep an overload up; past the bound they are closed where they are accepted (some 10 µs), and are not told
+why. To keep the first few would help less, while the rest of them would hold their descriptors; and a client that is told
+to go may come to another instance, for which it has to leave this one.
 """
 
 from __future__ import annotations

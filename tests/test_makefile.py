@@ -12,6 +12,7 @@ from pathlib import Path
 from twisted.trial.unittest import TestCase
 
 from tests.kit.processes import ROOT, clean_environment, scratch_folder
+from tests.readme import README, read_blocks
 from tests.test_packaging import copy_tree
 
 FILE = ROOT / "etc" / "Makefile"
@@ -39,13 +40,24 @@ class Tests(TestCase):
     def test_dirty(self): reactor.callLater(3600, str)
 """
 
+#: Makes an environment whose pip and Python write down what they were asked; pip fails where there is no `fault` to remove.
+PYTHON3 = """#!/bin/sh
+mkdir -p "$3/bin"
+printf '#!/bin/sh\\necho "pip $*" >>{record}\\nexec rm {fault}\\n' >"$3/bin/pip"
+printf '#!/bin/sh\\necho "python $*" >>{record}\\n' >"$3/bin/python"
+chmod 755 "$3/bin/pip" "$3/bin/python"
+"""
 
-def make(*arguments: str, file: Path = FILE, path: str = "") -> subprocess.CompletedProcess[str]:
-    """make, by this Python; `path` is looked through for programs first."""
-    env = clean_environment()
+
+def make(
+    *arguments: str, file: Path = FILE, path: str = "", python: str | None = sys.executable
+) -> subprocess.CompletedProcess[str]:
+    """make, by this Python, or the one that it makes itself; `path` is looked through for programs first."""
+    env = {key: value for key, value in clean_environment().items() if key != "PYTHON"}
     if path:
         env["PATH"] = f"{path}:{env['PATH']}"
-    command = ["make", "--no-print-directory", "-C", str(file.parent), f"PYTHON={sys.executable}", *arguments]
+    given = [] if python is None else [f"PYTHON={python}"]
+    command = ["make", "--no-print-directory", "-C", str(file.parent), *given, *arguments]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -90,14 +102,17 @@ class NamesTests(TestCase):
         self.assertEqual(here, re.findall(r'"(.*?)"', in_ci[1]))
         self.assertEqual(recipes("all"), "".join(map(recipes, ("lint", "test", "build"))))
 
-    def test_setup(self) -> None:
-        """Where there is no Python yet it is made, with what tests need; install is for the Python of who asks (MK-1)."""
-        missing = f"PYTHON={ROOT}/.venv-nowhere/bin/python"
-        for target in ("setup", "test", "demo"):
-            said = make("-n", target, missing).stdout
-            self.assertIn(f"python3 -m venv {ROOT}/.venv\n", said)
-            self.assertIn(f"pip install -q -e '{ROOT}[test]'", said)
+    def test_install(self) -> None:
+        """install is for the Python of who asks (MK-1)."""
         self.assertEqual(recipes("install"), f"python3 -m pip install {ROOT}\n")
+
+    def test_paths(self) -> None:
+        """Paths are meant from the root of the checkout, as the help writes them; absolute ones are as they are (MK-2)."""
+        for given, meant in (("etc/lb.yaml", f"{ROOT}/etc/lb.yaml"), ("/tmp/lb.yaml", "/tmp/lb.yaml")):
+            self.assertIn(f" --config {meant}\n", make("-n", "run-lb", f"CONFIG={given}").stdout)
+        self.assertEqual(make("-n", "run-lb").stdout, make("-n", "run-lb", "CONFIG=etc/lb.yaml").stdout)
+        self.assertEqual(make("-n", "certs").stdout, make("-n", "certs", "CERTS=run/certs").stdout)
+        self.assertIn(f"generate-certs.sh {ROOT}/run/certs\n", recipes("certs"))
 
 
 class DoingTests(TestCase):
@@ -112,6 +127,29 @@ class DoingTests(TestCase):
         (self.folder / "etc").mkdir()
         shutil.copy(FILE, self.folder / "etc")
         return self.folder / "etc" / "Makefile"
+
+    def test_setup(self) -> None:
+        """What tests need is put into an environment of their own, the README's: whatever is in .venv, again where that was
+        not finished, and once only; whoever names a Python has what is needed (MK-1)."""
+        file = self.small()
+        shutil.copy(ROOT / "pyproject.toml", self.folder)
+        programs, record, fault = self.folder / "programs", self.folder / "asked", self.folder / "fault"
+        (self.folder / ".venv/bin").mkdir(parents=True)
+        (self.folder / ".venv/bin/python").touch()  # what the README's first command leaves knows no mypy
+        programs.mkdir()
+        (programs / "python3").write_text(PYTHON3.format(record=record, fault=fault))
+        (programs / "python3").chmod(0o755)
+        self.assertEqual(make("setup", file=file, path=str(programs), python=None).returncode, 2)  # there is no `fault`
+        fault.touch()
+        for target in ("setup", "setup", "lint"):
+            done = make(target, file=file, path=str(programs), python=None)
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        asked = record.read_text().splitlines()
+        self.assertEqual(asked[:3], [f"pip install -q -e {self.folder}[test]"] * 2 + ["python -m mypy"])
+        self.assertTrue((self.folder / ".venv-test/bin/pip").exists())
+        (command,) = (block.text for block in read_blocks(README.read_text()) if block.how == "test")
+        self.assertIn(".venv-test/bin/trial", command)
+        self.assertNotIn("venv", make("-n", "lint", file=file, python="/opt/bin/python").stdout)
 
     def test_tests(self) -> None:
         """Tests that pass are 0 and those that fail are not; nor are those that leave an error unhandled, or the reactor
@@ -158,7 +196,7 @@ class DoingTests(TestCase):
         programs = self.folder / "programs"
         programs.mkdir()
         docker = programs / "docker"
-        docker.write_text(f'#!/bin/sh\necho "$LBSVC_ADMIN_TOKEN $*" >>{self.folder}/asked\n')
+        docker.write_text(f'#!/bin/sh\n[ "$2" = version ] || echo "$LBSVC_ADMIN_TOKEN $*" >>{self.folder}/asked\n')
         docker.chmod(0o755)
         for target in ("up", "up", "down"):
             done = make(target, path=str(programs))
@@ -170,3 +208,8 @@ class DoingTests(TestCase):
         self.assertEqual([up, again, down], [f"{compose} up --build --wait"] * 2 + [f"{compose} down"])
         self.assertRegex(first, "^[0-9a-f]{32}$")
         self.assertNotEqual(first, second)
+        docker.write_text('#!/bin/sh\necho "unknown shorthand flag: $*" >&2; exit 125\n')
+        for target in ("up", "down"):
+            done = make(target, path=str(programs))
+            self.assertIn("docker compose is not there: version 2 of it is needed", done.stderr)
+            self.assertEqual((done.returncode, "unknown" in done.stderr), (2, False))

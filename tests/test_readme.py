@@ -25,11 +25,13 @@ from lbsvc.errors import ConfigErrors
 from lbsvc.tap import Options
 from tests.kit.processes import ROOT, scratch_folder
 from tests.readme import KINDS, README, Block, anchors, differs, furnish, read_blocks, read_links, read_spans, whole
+from tests.test_makefile import targets
 from tests.test_monitoring import known
 
 #: Words of others: programs, their options and settings, what stands in RFCs.
 FOREIGN = {
     *("%2F", ";parameters", "(a+)+$"),
+    "--web.listen-address=127.0.0.1:9091",
     *(
         "abortonclose",
         "PROXY UNKNOWN",
@@ -124,7 +126,14 @@ def wrong_word(span: str) -> str:
     if first in ("python", "python3"):
         found = re.match(r"python3? (?:-m (tests[\w.]+)|(tests\S+)\.py)", span)
         module = (found[1] or found[2]).replace(".", "/") if found else "none"
-        return "" if (ROOT / f"{module}.py").exists() else "no such module"
+        file = ROOT / module / "__main__.py" if (ROOT / module).is_dir() else ROOT / f"{module}.py"
+        if not file.exists():
+            return "no such module"
+        strange = [option for option in re.findall(r" (--[\w-]+)", span) if f'"{option}"' not in file.read_text()]
+        return f"no such option: {strange}" if strange else ""
+    if first == "make":
+        found = re.fullmatch(r"make -C etc ([\w-]+)", span)
+        return "" if found and found[1] in targets() else "no such target"
     if span in FOREIGN or is_call(span) or (ROOT / span).exists():
         return ""
     if re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", span):
@@ -228,6 +237,7 @@ class ReadingTests(TestCase):
             *("lbctl stats", "lbctl backend stop", "lbctl status --all", "twist loadbalancer --file x"),
             *("lbsvc_requests_total", "POST /api/v1/restart", "pools.web", "timeouts.patience"),
             *("helth_check: off", "limits: {body: 1MiB}", "etc/none.yaml", "no_such_word_at_all"),
+            *("make -C etc everything", "make help", "python -m tests.nothing", "python -m tests.simulation --weeks 1"),
         ):
             self.assertTrue(wrong_word(span), span)
 
@@ -237,6 +247,7 @@ class ReadingTests(TestCase):
             *("lbctl status", "lbctl backend drain POOL NAME --wait", "twist loadbalancer --config FILE --check"),
             *("lbsvc_http_requests_total", "POST /api/v1/reload", "/readyz", "retry.when", "config.refused"),
             *("limits: {body_size: 1MiB}", "etc/lb.yaml", "no_backend", "split: {main: 95, next: 5}"),
+            *("make -C etc help", "python -m tests.simulation --days 7"),
         ):
             self.assertEqual(wrong_word(span), "", span)
 

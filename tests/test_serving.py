@@ -7,6 +7,7 @@ import socket
 from dataclasses import replace
 from typing import Any
 
+from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
 from lbsvc.config.schema import CertificateFiles, ListenerSettings, ListenerTls, PoolSettings
@@ -151,9 +152,10 @@ class SecureTests(ListenersCase):
         return FarSide(self, far, link)
 
     def name_of(self, side: FarSide) -> str:
-        found = side.tls.get_peer_certificate()
+        found = side.tls.get_peer_certificate(as_cryptography=True)
         assert found is not None
-        return str(found.get_subject().CN)
+        (name,) = found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return str(name.value)
 
     def get(self, side: FarSide) -> bytes:
         side.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")

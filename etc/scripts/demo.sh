@@ -6,6 +6,7 @@
 #
 # PYTHON is one that has lbsvc (python3). DEMO_PORTS are five free ports: traffic, admin, and the backends'. Needs curl.
 set -eu
+case ${1:-} in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 python=${PYTHON:-python3}
 # shellcheck disable=SC2086
 set -- "${*:-health loadtest failover}" ${DEMO_PORTS:-18080 18081 18082 18083 18084}

@@ -43,7 +43,10 @@ from itertools import accumulate
 from math import exp, log
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from typing_extensions import override
+
 from lbsvc.core.backend import Backend
+from lbsvc.core.chance import DRAWS_OF_MANY, MANY
 from lbsvc.core.pickers import Picker, register
 
 if TYPE_CHECKING:
@@ -192,6 +195,10 @@ class Adaptive(Picker):
             return self._pick_among_others(exclude)
         return self._pick_of(self._lots)
 
+    @override
+    def pick_among(self, few: Sequence[Backend], key: int | None) -> Backend | None:
+        return self._pick_of(Lots([self._known[backend] for backend in few], self._random))
+
     def finished(self, backend: Backend, seconds: float, failed: bool, now: float) -> None:
         # Hot path: everything is inlined but for what is rare.
         pace = self._known.get(backend)
@@ -245,7 +252,7 @@ class Adaptive(Picker):
         lots = self._lots
         if len(lots.paces) > FEW:
             first = None
-            for _ in range(DRAWS):
+            for _ in range(DRAWS if len(lots.paces) <= MANY else DRAWS_OF_MANY):
                 pace = lots.one()
                 if pace is first or pace.backend in exclude:
                     continue

@@ -12,6 +12,8 @@ from collections.abc import Collection, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
+from typing_extensions import override
+
 from lbsvc.core.backend import Backend
 from lbsvc.core.pickers import Picker, register
 
@@ -20,6 +22,16 @@ if TYPE_CHECKING:
 
 #: Draws before the excluded are left out of the draw itself, which is O(n).
 DRAWS: Final = 8
+#: The same for more than MANY members: one is hardly ever not found, for where fewer than about the root of their number are
+#: not excluded the pool asks `pick_among`.
+DRAWS_OF_MANY: Final = 200
+MANY: Final = 64
+
+
+def few_by_weight(few: Sequence[Backend], part: float) -> Backend:
+    """Who lies at this part (below 1) of the line of their weights."""
+    sums = list(accumulate([backend.effective for backend in few]))
+    return few[bisect_right(sums, part * sums[-1])]
 
 
 @register("random")
@@ -45,18 +57,19 @@ class RandomChoice(Picker):
             return self._members[int(self._random() * self._count)]
         return self._draw() if self._members else None
 
+    @override
+    def pick_among(self, few: Sequence[Backend], key: int | None) -> Backend | None:
+        return few_by_weight(few, self._random())
+
     def _draw(self) -> Backend:
         return self._members[bisect_right(self._sums, self._random() * self._sums[-1])]
 
     def _pick_among_others(self, exclude: Collection[Backend]) -> Backend | None:
         if not self._members:
             return None
-        for _ in range(DRAWS):
+        for _ in range(DRAWS if len(self._members) <= MANY else DRAWS_OF_MANY):
             backend = self._draw()
             if backend not in exclude:
                 return backend
         others = [backend for backend in self._members if backend not in exclude]
-        if not others:
-            return None
-        sums = list(accumulate(backend.effective for backend in others))
-        return others[bisect_right(sums, self._random() * sums[-1])]
+        return few_by_weight(others, self._random()) if others else None

@@ -19,7 +19,10 @@ from collections.abc import Callable, Collection, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
+from typing_extensions import override
+
 from lbsvc.core.backend import Backend
+from lbsvc.core.chance import DRAWS_OF_MANY, MANY
 from lbsvc.core.pickers import Picker, register
 
 if TYPE_CHECKING:
@@ -93,11 +96,15 @@ class TwoChoices(Picker):
     def pick(self, exclude: Collection[Backend]) -> Backend | None:
         return self._pick_among_others(exclude) if exclude else self._urn.pick()
 
+    @override
+    def pick_among(self, few: Sequence[Backend], key: int | None) -> Backend | None:
+        return Urn(few, self._random).pick()
+
     def _pick_among_others(self, exclude: Collection[Backend]) -> Backend | None:
         urn = self._urn
         if len(urn.members) > FEW:
             first = None
-            for _ in range(DRAWS):
+            for _ in range(DRAWS if len(urn.members) <= MANY else DRAWS_OF_MANY):
                 backend = urn.draw()
                 if backend is first or backend in exclude:
                     continue

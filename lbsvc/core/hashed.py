@@ -21,7 +21,8 @@ instances agree on every key as long as nobody is at the bound.
 Costs: ip_hash remembers each of 65536 rows of keys once it was asked for: a look, and 6 µs for the first of a row (and
 as much again for each further weight among the members). A change forgets the rows; the circles are made anew
 by the first pick after it: 0.2 ms for 10 members, 20 ms for 1000. consistent_hash makes its table (25 ms) likewise, but
-at most once in PAUSE: until then who has gone is passed over, and who is new waits.
+at most once in PAUSE: until then who has gone is passed over, and who is new waits. Where most members are full a key looks
+for its next choice along the circles or the table: more the fewer have room, a tenth of a millisecond with 1000 members.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from collections.abc import Collection, Sequence
 from itertools import repeat
 from math import inf
 from typing import TYPE_CHECKING, ClassVar, Final
+
+from typing_extensions import override
 
 from lbsvc.core.backend import Backend
 from lbsvc.core.chance import RandomChoice
@@ -48,6 +51,9 @@ PROBES: Final = 16
 ROWS: Final = 65536
 #: The length of the circles.
 AROUND: Final = 1 << 64
+
+#: So many with room are looked at one by one, by their own points; past that a walk along the circles finds one sooner.
+FEW: Final = 8
 
 #: The least time between two tables, in seconds.
 PAUSE: Final = 0.1
@@ -126,9 +132,20 @@ class Circles:
                 least, found = distance, backend
         return found
 
+    def nearest_of(self, row: int, few: Sequence[Backend]) -> Backend:
+        """The same, where all but these few members are excluded: their own points are looked at."""
+        probes = probes_of(row)
+        least = inf
+        found = few[0]
+        for backend in sorted(few, key=lambda each: -rounded(each.effective)):  # of equal distances, as above
+            distance, _ = Circle(rounded(backend.effective), (backend,)).nearest(probes)
+            if distance < least:
+                least, found = distance, backend
+        return found
+
     def nearest_other(self, row: int, exclude: Collection[Backend]) -> Backend | None:
         """Whose keys they would be if those who are excluded were gone."""
-        if len(exclude) >= len(self.members) // 2:  # else somebody else is never far
+        if len(exclude) >= len(self.members) - 1:  # else there are two others
             others = [backend for backend in self.members if backend not in exclude]
             if len(others) < 2:
                 return others[0] if others else None
@@ -181,6 +198,18 @@ class IpHash(Picker):
             return self._circles.nearest_other(row, exclude)
         return backend
 
+    @override
+    def pick_among(self, few: Sequence[Backend], key: int | None) -> Backend | None:
+        if key is None:
+            return self._chance.pick_among(few, key)
+        row = key % ROWS
+        backend = self._rows[row] or self._look_up(row)
+        if backend in few:
+            return backend
+        if len(few) > FEW or self._circles is None:
+            return None
+        return self._circles.nearest_of(row, few)
+
     def _look_up(self, row: int) -> Backend | None:
         if self._circles is None:
             self._circles = Circles(self._members)
@@ -189,6 +218,10 @@ class IpHash(Picker):
             self._rows = _UNKNOWN.copy()
         self._rows[row] = backend
         return backend
+
+
+def _load_with_one(backend: Backend) -> float:
+    return (backend.active + 1) / backend.effective
 
 
 @register("consistent_hash")
@@ -240,6 +273,21 @@ class ConsistentHash(Picker):
             return self._walk(place, exclude)
         return backend
 
+    @override
+    def pick_among(self, few: Sequence[Backend], key: int | None) -> Backend | None:
+        if key is None:
+            return self._chance.pick_among(few, key)
+        if self._is_stale:
+            self._renew()
+        allowed = set(few)
+        room, scale, place = 5 * (self._active + 1), self._scale, key % SIZE
+        table = self._table
+        for at in range(place - SIZE, place - SIZE + PLACES if table else place - SIZE):
+            backend = table[at]
+            if backend in allowed and backend.active * scale < room * backend.effective:
+                return backend
+        return min(few, key=_load_with_one)
+
     def _walk(self, place: int, exclude: Collection[Backend]) -> Backend | None:
         """The first from this place on who may take one more."""
         table = self._table
@@ -252,7 +300,7 @@ class ConsistentHash(Picker):
                 return backend
         # Nearly all are excluded, or all others are at their bound: the least loaded, without one.
         others = [backend for backend in self._members if backend not in exclude]
-        return min(others, key=lambda backend: (backend.active + 1) / backend.effective) if others else None
+        return min(others, key=_load_with_one) if others else None
 
     def _renew(self) -> None:
         """Make the table, if it is time, or if the old one is of little use."""

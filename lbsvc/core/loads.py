@@ -8,6 +8,9 @@ A backend that comes back is not flooded: it joins with the leases that it has, 
 least loaded, so at no time does it hold more (for its weight) than any other would after one more. What it gets in a row
 at first is what it lacks to the others' level; pacing that is the business of slow_start.
 
+Excluded ones who have less to do than all others are passed over one by one: so are those that are full where limits differ
+much, and many have a low one.
+
 Ties are queues: a backend goes to the end when its load changes, so those of equal load are taken in the order in which
 they came to it, and idle backends with one client at a time are a rotation.
 """
@@ -18,6 +21,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, ClassVar, Final
+
+from typing_extensions import override
 
 from lbsvc.core.backend import Backend
 from lbsvc.core.pickers import Picker, register
@@ -138,6 +143,10 @@ class Loads:
         return sorted(self._latest, key=self._latest.__getitem__)
 
 
+def _load(backend: Backend) -> float:
+    return backend.active / backend.effective
+
+
 @register("least_connections")
 class LeastConnections(Picker):
     """The least loaded by weight."""
@@ -158,6 +167,11 @@ class LeastConnections(Picker):
         members = sorted(backends, key=lambda backend: known.get(backend, len(known)))
         equal = len({backend.effective for backend in members}) == 1
         self._use(Levels(members) if equal else Loads(members))
+
+    @override
+    def pick_among(self, few: Sequence[Backend], key: int | None) -> Backend | None:
+        """Of equal loads the first: it has had room for longest."""
+        return min(few, key=_load)
 
     def _use(self, books: Levels | Loads) -> None:
         self._books = books

@@ -57,6 +57,13 @@ class Picker(Protocol):
         """The one for this key, and where that is excluded the key's next choice."""
         return self.pick(exclude)
 
+    def pick_among(self, few: Sequence[Backend], key: int | None, /) -> Backend | None:
+        """One of these members, where nearly all others have no room: two at least, the longest idle place first.
+
+        `key` as for `pick_by`, or None. None: it knows no shorter way than to be told whom to pass over.
+        """
+        return None
+
     def acquired(self, backend: Backend, /) -> None:
         """`backend.active` has grown by one."""
         return

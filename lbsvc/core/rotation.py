@@ -15,7 +15,8 @@ and zeroed ones starve light backends where updates come faster than cycles. A p
 its interval that a ring still has to wait. design.md asks for the classes by distinct weight; those are the rings.
 
 Exclusion takes further turns of the same schedule until one is not excluded, so that the turns of the excluded go to the
-others in proportion, and not to a neighbour.
+others in proportion, and not to a neighbour. Where nearly all of many members are full (`pick_among`) the few others have
+turns of their own, in proportion and well spread, but without exact cycles: who has room is another each time.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ from heapq import heapify, heapreplace
 from itertools import cycle
 from typing import TYPE_CHECKING, Final
 
+from typing_extensions import override
+
 from lbsvc.core.backend import Backend
+from lbsvc.core.chance import few_by_weight
 from lbsvc.core.pickers import Picker, register
 
 if TYPE_CHECKING:
@@ -36,6 +40,9 @@ FRESH: Final = 0.5
 
 #: Phases stay below 1, so that every ring's W turns lie inside the unit.
 LATEST: Final = 0.999
+
+#: A part of the way around, such that steps of it fall evenly wherever they have come to: the golden ratio's.
+GOLDEN: Final = 0.6180339887498949
 
 #: So many turns of excluded backends are passed over before we look for another way (a heavy one could have thousands).
 PASSES: Final = 32
@@ -79,6 +86,7 @@ class RoundRobin(Picker):
         self._rings: dict[int, Ring] = {}
         self._schedule: list[tuple[float, int]] = []  # a heap of (due, weight)
         self._now = 0.0  # virtual time: the deadline of the turn taken last
+        self._step = 0.0  # where the last turn among few fell, as a part of all of them
         #: The next member where all weights are equal; None where they are not, or nobody is there.
         self._turn: Callable[[], Backend] | None = None
 
@@ -105,6 +113,11 @@ class RoundRobin(Picker):
         if turn is None or exclude:
             return self._pick_slowly(exclude)
         return turn()
+
+    @override
+    def pick_among(self, few: Sequence[Backend], key: int | None) -> Backend | None:
+        self._step = step = (self._step + GOLDEN) % 1.0
+        return few_by_weight(few, step)
 
     def _pick_slowly(self, exclude: Collection[Backend]) -> Backend | None:
         if not self._rings:

@@ -111,14 +111,14 @@ def status_line(found: dict[str, Any]) -> str:
 @click.argument("action", required=False, type=click.Choice(["restart"]))
 @shared
 def workers(action: str | None) -> None:
-    """Show the worker processes, or restart them."""
+    """Not supported yet: show or restart the worker processes."""
     raise Failed("lbctl: workers: not supported yet: the service is one process")
 
 
 @click.command()
 @shared
 def upgrade() -> None:
-    """Have the service replaced by its new program."""
+    """Not supported yet: replace the service by its new program."""
     raise Failed("lbctl: upgrade: not supported yet: stop the service and start the new one")
 
 

@@ -1,8 +1,8 @@
 """A connection that requests are sent on, one at a time: each is told to be answered, or the connection to be lost.
 
-Promises: between `ask` and the next, its asker hears exactly one of `answered`, `fail` and `lost`, unless it parted first;
-between requests `lost_idle` at most. An answer counts when it is whole. Called by load.py, and by the transport; answers
-are read by the codec that backends' answers are read by.
+Promises: its asker hears `connected` once, where it came to that; between `ask` and the next exactly one of `answered`,
+`fail` and `lost`, unless it parted first; between requests `lost_idle` at most. An answer counts when it is whole. Called by
+load.py, and by the transport; answers are read by the codec that backends' answers are read by.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from lbsvc.http.messages import ResponseHead
 
 class Asker(TypingProtocol):
     """Who asks."""
+
+    def connected(self) -> None:
+        """There is a connection; the first request is sent on it now."""
 
     def answered(self, status: int, backend: str | None, is_reusable: bool) -> None:
         """The answer is whole."""
@@ -61,6 +64,7 @@ class Asking(Protocol):
         if self._asker is None:
             self.transport.abortConnection()
         else:
+            self._asker.connected()
             self.ask()
 
     def ask(self) -> None:

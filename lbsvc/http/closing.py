@@ -1,9 +1,10 @@
 """How a client's connection ends: so that the client sees all that was sent to it, and never waits for us without limit.
 
 Promises: what was written arrives, if the client reads it (progress is looked for each `write` timeout); a client that still
-sends when its connection ends gets to see the answer first, for at most LINGER seconds and LINGER_BYTES (a close with unread
-bytes would reset the connection, and the answer might never be seen); after `lose` or `linger` nothing that comes is taken
-for a request. Server connections are made of this; `is_ending` and `is_lost` only ever become true.
+sends when its connection ends gets to see the answer first, for at most LINGER seconds after it has it (HURRY in an
+overload) and LINGER_BYTES (a close with unread bytes would reset the connection, and the answer might never be seen);
+after `lose` or `linger` nothing that comes is taken for a request. Server connections are made of this; `is_ending` and
+`is_lost` only ever become true.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from lbsvc.net.unsent import undelivered
 #: How long, and how many bytes, we read and drop so that a client gets to see an answer that ends its connection.
 LINGER: Final = 5.0
 LINGER_BYTES: Final = 16 * 1024 * 1024
+#: The same, in seconds, while the process is overloaded: each is a descriptor that is held while there is too much to do.
+HURRY: Final = 1.0
 
 
 class EndingConnection(Protocol):
@@ -68,7 +71,11 @@ class EndingConnection(Protocol):
             self._is_shut = True
             self._moved_at = self.site.deadlines.now
             self._left = undelivered(self.transport)
-            self.site.deadlines.watch(self, LINGER)
+            self.site.deadlines.watch(self, self._patience)
+
+    @property
+    def _patience(self) -> float:
+        return HURRY if self.site.overload.is_on else LINGER
 
     def stopProducing(self) -> None:  # noqa: N802 - Twisted's name
         """The connection is lost; connectionLost follows and knows what to do."""
@@ -83,7 +90,7 @@ class EndingConnection(Protocol):
             self.transport.abortConnection()
 
     def _look_at_rest(self) -> None:
-        """Each LINGER seconds: what the kernel holds for a slow client must not be thrown away."""
+        """Each LINGER seconds, or HURRY: what the kernel holds for a slow client must not be thrown away."""
         deadlines = self.site.deadlines
         left, before = undelivered(self.transport), self._left
         if left < before:
@@ -92,7 +99,7 @@ class EndingConnection(Protocol):
             self.transport.abortConnection()
             return
         self._left = left
-        deadlines.watch(self, LINGER)
+        deadlines.watch(self, self._patience)
 
     def watch_write(self) -> None:
         """From now on the client must take some of what is written, within each `write` seconds."""

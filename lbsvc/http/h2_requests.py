@@ -8,7 +8,9 @@ the exchange and, through its owner, by the codec.
 
 Decision (2026-11): behind an error the rest of the request is dropped for LINGER or LINGER_BYTES before that reset, as in
 HTTP/1, since curl (7.88) throws away a 413 that a reset follows. Behind other answers it would wait for ever instead; there
-it gets the reset at once, as nginx and Caddy do it.
+it gets the reset at once, as nginx and Caddy do it. So it does behind any answer while the process is overloaded: what is
+dropped then is work too, and a stream that is open holds its connection, which shall go (GOAWAY); a client that throws away
+the 503 has been refused all the same.
 
 A client that holds many answers at once, and takes of none, gets ENHANCE_YOUR_CALM before their deadlines (h2_holding.py).
 
@@ -351,7 +353,8 @@ class StreamConnection:
         exchange, self.exchange = self.exchange, None
         if exchange is not None and exchange.reason == "ok" and exchange.released is not None:
             self.codec.resets.earn(RESETS_EARNED)  # a backend has answered it, and not we
-        if self.stream.has_ended_in or self.stream.is_over or exchange is None or exchange.status < 400:
+        is_told = exchange is not None and exchange.status >= 400 and not self.site.overload.is_on
+        if self.stream.has_ended_in or self.stream.is_over or not is_told:
             self._end()
             return
         held, self._held = self._held, 0

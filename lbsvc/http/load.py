@@ -66,7 +66,7 @@ class Tally:
     backends: Counter[str | None] = field(default_factory=Counter)  # by X-Backend; None: answers without one
     latencies: Latencies = field(default_factory=Latencies)  # of whole answers
     received: int = 0  # bytes of bodies
-    connections: int = 0  # that were made, or tried
+    connections: int = 0  # that were made; one that was only tried is an error
     resent: int = 0
     elapsed: float = 0.0
 
@@ -226,7 +226,6 @@ class Client:
             wire.ask()
             return
         load = self._load
-        load.tally.connections += 1
         self._wire = wire = Asking(self, load.request, load.method)
         # Either end may come before `dial` returns: then what it returns is over.
         self._dialling = load.dial(wire, load.plan.timeout, self._not_connected)
@@ -236,6 +235,10 @@ class Client:
             self.fail("timeout: no connection")
         else:
             self.fail(f"{outcome.reason}: {detail}")
+
+    def connected(self) -> None:
+        """There is a connection."""
+        self._load.tally.connections += 1
 
     def answered(self, status: int, backend: str | None, is_reusable: bool) -> None:
         """The answer is whole."""

@@ -5,7 +5,8 @@ until its road has it or it is over; each that gets no further is counted, logge
 TOLD_EACH seconds. Made by serving.py; called by net/ports.py, and as a site by a drain. What it is made of never changes: a
 listener whose TLS or whose proxies are others gets another one, and what has begun here ends by the rules that it began by.
 While the process is overloaded a tcp listener closes what is new before its handshake, which would be most of the work; an
-http listener shakes hands, so that its clients are told (503).
+http listener shakes hands with the first HANDSHAKES of each second, so that their clients are told (503), and closes the
+others like tcp: each refusal ends its connection, and new handshakes alone must not keep the overload up.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from lbsvc.net.server_tls import ServerTls
 
 #: Why a connection was refused is told once in so many seconds, for each listener: strangers shall not fill the log.
 TOLD_EACH: Final = 1.0
+#: How many TLS handshakes an http listener begins in a second while the process is overloaded: a twentieth of its time.
+HANDSHAKES: Final = 100
 
 
 class Entrance:
@@ -43,10 +46,14 @@ class Entrance:
         log: Callable[[tuple[Any, ...]], None] | None,
         tell: Callable[..., None],
         overload: Overload | None = None,
+        is_answering: bool = False,
     ) -> None:
         self._tell = tell
-        #: while there is one, nothing begins here; None where the road has an answer for it (http)
+        #: while there is one, nothing begins here, or little: its road has an answer for it (`is_answering`: http)
         self._overload = overload
+        self._is_answering = is_answering
+        self._begun = 0  # while there is one, since when
+        self._begun_since = -TOLD_EACH
         self._told_at = -TOLD_EACH
         self._untold = 0
         self.listener = listener
@@ -66,11 +73,21 @@ class Entrance:
         opening = Opening(self, skt, sockaddr, port, number)
         self.openings.add(opening)
         self.listener.entered(skt.fileno())
-        if self._overload is not None and self._overload.is_on:
+        if self._overload is not None and self._overload.is_on and not self._may_begin():
             self._count_failure(opening, "overload")  # its event tells of all of them
             opening.leave()
         else:
             opening.begin()
+
+    def _may_begin(self) -> bool:
+        """Whether one more is let in though there is an overload."""
+        if not self._is_answering or self.tls is None:
+            return self._is_answering
+        now = self.seconds()
+        if now - self._begun_since >= 1.0:
+            self._begun_since, self._begun = now, 0
+        self._begun += 1
+        return self._begun <= HANDSHAKES
 
     def drain(self) -> None:
         """What was accepted is answered: openings go on, and their roads know that the service stops."""

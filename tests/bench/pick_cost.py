@@ -2,8 +2,10 @@
 
     python -m tests.bench.pick_cost [ALGORITHM ...]
 
-Four columns for each algorithm: all weights equal; three weights; all equal with one backend excluded; and by the keys of
-5000 clients in turn, for those who want keys. A row is the least of interleaved repeats: busy neighbours only ever add.
+Columns for each algorithm: all weights equal; three weights; all equal with one backend excluded; by the keys of 5000
+clients in turn, for those who want keys; and with limits, where half of the backends, all but ten, all but one and all are
+full, the latter with what an arrival asks next (must it wait?), by keys where they are wanted. A row is the least of
+interleaved repeats: busy neighbours only ever add.
 `(loop)` is what the loop itself costs, already taken off the others.
 
 Then, for those who want keys, what comes once after a change of members: milliseconds of processor time for the update and
@@ -22,12 +24,13 @@ from time import perf_counter, process_time
 
 from lbsvc.core.algorithms import ALGORITHMS
 from lbsvc.core.backend import Backend, Outcome
+from lbsvc.core.choosing import must_wait
 from lbsvc.core.hashing import key_hash
 from lbsvc.core.pickers import PICKERS
 from lbsvc.core.pool import Pool
 
 SIZES = (1, 10, 100, 1000)
-COLUMNS = ("equal", "3 weights", "1 excluded", "by key")
+COLUMNS = ("equal", "3 weights", "1 excluded", "by key", "half full", "10 free", "1 free", "full")
 NUMBER = 20_000
 REPEATS = 9
 CLIENTS = 5000
@@ -74,6 +77,34 @@ def time_by_key(pool: Pool) -> float:
     return perf_counter() - start
 
 
+def crowded(size: int, algorithm: str, free: int) -> Pool:
+    """Every backend has one place, and so many of these are free."""
+    pool = pool_of(size, algorithm)
+    if PICKERS[algorithm].wants_key:
+        pool.pick((), 0)  # what it makes for its members once
+    for backend in pool.backends:
+        backend.most = backend.limit = backend.active + 1
+    pool.refresh()
+    for backend in random.Random(3).sample(pool.backends, size - free):
+        pool.take(backend)
+    return pool
+
+
+def time_when_crowded(pool: Pool) -> float:
+    """Seconds for NUMBER arrivals, each of whom is released at once, or asks whether it must wait."""
+    pick = pool.pick
+    ok = Outcome.OK
+    following = cycle(KEYS if pool.wants_key else (None,)).__next__
+    start = perf_counter()
+    for _ in range(NUMBER):
+        lease = pick((), following())
+        if lease is not None:
+            lease.release(ok, 200, 0.004)
+        else:
+            must_wait(pool)
+    return perf_counter() - start
+
+
 def time_of_nothing() -> float:
     start = perf_counter()
     for _ in range(NUMBER):
@@ -93,6 +124,9 @@ def jobs(algorithms: list[str]) -> dict[tuple[str, str, int], Callable[[], float
                 pool = pool_of(size, algorithm)
                 time_by_key(pool)  # the first picks after a change are another matter, see below
                 found[algorithm, "by key", size] = partial(time_by_key, pool)
+            for column, free in zip(COLUMNS[4:], (size - size // 2, 10, 1, 0), strict=True):
+                if free < size:
+                    found[algorithm, column, size] = partial(time_when_crowded, crowded(size, algorithm, free))
     return found
 
 

@@ -169,6 +169,16 @@ class AdminTests(TestCase):
         }.items():
             self.assertEqual(top_mistakes(f"admin: {{token: {wrong}}}"), [f"8:9: admin.token: {message}"])
 
+    def test_short_token(self) -> None:
+        """A token that could be found by trying is noted, what it is not; a longer one is not, nor a text not expanded."""
+        for token, is_noted in (("a" * 15, True), ("a" * 16, False), ("''", False), ("'${T}'", True)):
+            notes = load(f"{LISTENER}admin: {{token: {token}}}\n{POOL}", {"T": "short"}).notes
+            self.assertEqual(
+                (token, any("admin.token: has fewer than 16" in each for each in notes)), (token, is_noted)
+            )
+            self.assertNotIn("aaa", "".join(notes))
+        self.assertNotIn("admin.token", "".join(check_text(f"{LISTENER}admin: {{token: '${{T}}'}}\n{POOL}", "x.yaml")))
+
     def test_mistakes(self) -> None:
         """What does not act yet, and what is no host."""
         self.assertEqual(

@@ -88,6 +88,21 @@ class OverloadTests(ContractCase):
             self.assertFalse(call.is_connected, way)
             self.assert_refused(way)
 
+    def test_who_goes_on_sending(self) -> None:
+        """A client whose body never ends holds its connection two or three seconds, in HTTP/2 no stream: it is reset with
+        NO_ERROR right behind the answer."""
+        for way in self.ways():
+            way.road.site.overload.is_on = True
+            call = way.ask("POST", size=100_000, ended=False)
+            self.assertEqual((call.status, call.is_whole), (503, True), way)
+            if isinstance(call, H2Call):
+                self.assertEqual((call.said.has_ended, call.said.code), (True, 0), way)
+            server = call.client.server if isinstance(call, H2Call) else call.end.server
+            for _ in range(4):
+                call.data(b"x")
+                way.road.run(1)
+            self.assertTrue(server.is_lost, way)
+
     def test_before_all_else(self) -> None:
         """It comes before routes and limits: what a route would answer by itself is refused, and costs no token."""
         own = RouteSettings("ping", Match(path="/ping"), respond=Respond(200, "pong"))

@@ -100,6 +100,45 @@ class ChoosingTests(TestCase):
         assert waiting.lease is not None
         self.assertIs(waiting.lease.backend, self.b)
 
+    def test_one_of_two_backups_gets_a_place(self) -> None:
+        """The same where another backup stays busy: whoever waits gets the place that a change makes."""
+        c = member("c", backup=True)
+        self.b.backup = True
+        self.pool.set_members([self.a, self.b, c])
+        self.on_trial(self.a)
+        full(self.pool, self.b)
+        full(self.pool, c)
+        self.assertFalse(self.pool.has_room)
+        waiting = [Waiting(self.pool) for _ in range(2)]
+        c.most = c.limit = 3
+        self.pool.refresh()
+        self.assertEqual([each.lease and each.lease.backend for each in waiting], [c, c])
+
+    def test_room_below_while_others_wait_for_their_own(self) -> None:
+        """Beside one who waits for his own backend another is served by a backup at once, while the others are on trial."""
+        home, backup = member("c"), member("d", backup=True)
+        self.pool.set_members([self.a, home, backup])
+        self.on_trial(self.a)
+        full(self.pool, home)
+        home.state = "drain"  # it serves its own clients alone
+        self.pool.refresh()
+        waiting = Waiting(self.pool, home)
+        self.assertIsNone(waiting.lease)
+        self.assertTrue(self.pool.has_room)
+        lease = find_lease(self.pool, (), None, None, False)
+        assert lease is not None
+        self.assertIs(lease.backend, backup)
+
+    def test_a_retry_does_not_stand_behind_the_queue(self) -> None:
+        """Who has tried the backend that all others wait for goes to a backup at once: it is of no use to them."""
+        self.b.backup = True
+        full(self.pool, self.a)
+        Waiting(self.pool)
+        self.assertIsNone(find_lease(self.pool, (), None, None, False))
+        lease = find_lease(self.pool, (self.a,), None, None, False)
+        assert lease is not None
+        self.assertIs(lease.backend, self.b)
+
     def test_all_on_trial(self) -> None:
         """Where nobody else is there, who is none of the trials is told at once."""
         self.on_trial(self.a)

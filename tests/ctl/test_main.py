@@ -281,11 +281,13 @@ class AloneTests(LbctlTestCase):
             self.assertEqual(lbctl("schema", **env).stdout, printed().encode())
 
     def test_not_yet(self) -> None:
-        """What comes later says so, and is 1."""
+        """What comes later says so, in the list of commands too, and is 1."""
         for arguments in (("workers",), ("workers", "restart"), ("upgrade",)):
             done = lbctl(*arguments)
             self.assertEqual(done.returncode, 1)
             self.assertIn(b"not supported yet", done.stderr)
+        found = re.findall(r"(?m)^  (\w+) +Not supported yet: .*[^.]\.$", lbctl("--help").stdout.decode())
+        self.assertEqual(found, ["workers", "upgrade"])
 
     def test_version(self) -> None:
         """--version is a line."""

@@ -147,6 +147,7 @@ class NobodyTests(RequestTestCase):
         """Where nobody listens every request has failed, by its kind; the exit status is 1 (CLI-2, L14)."""
         found = self.found(f"http://127.0.0.1:{free_port()}/", "-n", "5", "-c", "2", exit=1)
         self.assertEqual(found["errors"], {"connect_failed: connection refused": 5})
+        self.assertEqual(found["connections"], 0)
 
     def test_no_such_name(self) -> None:
         """A name without an address cannot be reached: exit 69, one line."""

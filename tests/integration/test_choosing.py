@@ -119,10 +119,9 @@ class LoadTests(MoodyTestCase):
         backends = self.moody("abc")
         slow = backends[1]
         _, port = self.before(backends, algorithm="adaptive")
-        seen = Counter[str]()
         for name in "abc":
-            seen[name] = round(120 * self.share(port, name))
-        self.assertLess(max(seen.values()), 120 * 0.5, seen)
+            # With room: what this machine does beside it makes one faster than another for a moment.
+            until(lambda name=name: 0.2 < self.share(port, name) < 0.6, f"{name} as the others")
         slow.mood = "slow"
         until(lambda: self.share(port, "b") < 0.15, "avoided")
         before = len(slow.asked)

@@ -150,7 +150,7 @@ class ReadmeTests(ProcessTestCase):
         self.prometheus = typed
 
     def wait_scraped(self) -> None:
-        """Prometheus, started a while ago, has found the service."""
+        """Prometheus, started a while ago, has found the service, and keeps what it finds below run/."""
 
         def is_up() -> bool:
             self.assertIsNone(self.prometheus.process.poll(), self.prometheus.report())
@@ -161,6 +161,7 @@ class ReadmeTests(ProcessTestCase):
             return [each["health"] for each in found] == ["up"]
 
         until(is_up, "scraped")
+        self.assertTrue((self.tree / "run/prometheus/wal").is_dir())  # not where only root may write
 
     def test_stand_ins(self) -> None:
         """What takes a machine of its own is typed with stand-ins: what the unit starts is there, as is what it reads."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import sys
 from functools import partial
@@ -10,6 +12,7 @@ from functools import partial
 from tests.integration.cases import ProcessTestCase, config
 from tests.kit.processes import ROOT, Child, answers, free_ports, get, run, until
 from tests.kit.upstreams import named_backend
+from tests.test_packaging import copy_tree
 
 MAKE = ["make", "--no-print-directory", "-C", str(ROOT / "etc"), f"PYTHON={sys.executable}"]
 DEMO = ROOT / "etc" / "scripts" / "demo.sh"
@@ -102,6 +105,28 @@ class ServersTests(ProcessTestCase):
             self.assertEqual((got.returncode, got.stdout), (0, b"one"), got.stderr)
         self.assertEqual(run(["curl", "-q", "-sS", url]).returncode, 60)
 
+    def test_examples_with_certs(self) -> None:
+        """What an example says about its certificates makes them, and then it passes its check; git does not see them."""
+        tree = copy_tree(self.scratch() / "tree")
+        found = 0
+        for file in sorted((tree / "etc/examples").glob("*.yaml")):
+            text = file.read_text()
+            if "cert:" not in text:
+                continue
+            found += 1
+            check = [sys.executable, "-m", "lbsvc.ctl.main", "check", str(file)]
+            self.assertEqual(run(check).returncode, 78)
+            (target, variable) = re.findall(r"(?m)^# .*\bmake -C etc (\S+) (CERTS=\S+)", text)[0]
+            done = run(["make", "-C", str(tree / "etc"), target, variable])
+            self.assertEqual(done.returncode, 0, done.stderr)
+            done = run(check)
+            self.assertEqual((done.returncode, done.stderr), (0, b""), done.stderr)
+            made = variable.removeprefix("CERTS=")
+            self.assertTrue((tree / made / "site.key").is_file())
+            self.assertIn(f"{made}/\n", (tree / ".gitignore").read_text())
+            shutil.rmtree(tree / made)
+        self.assertEqual(found, 2)
+
 
 class ScriptsTests(ProcessTestCase):
     def test_scripts(self) -> None:
@@ -111,4 +136,11 @@ class ScriptsTests(ProcessTestCase):
         for script in scripts:
             self.assertTrue(os.access(script, os.X_OK), script)
             self.assertEqual(run(["sh", "-n", str(script)]).returncode, 0, script)
-            self.assertRegex(script.read_text(), rf"(?m)^#   {script.name} ")
+            said = re.findall(rf"(?m)^#   ({re.escape(script.name)} .*)", script.read_text())
+            for asked in ("--help", "-h"):
+                done = run([str(script), asked], env={"TMPDIR": str(self.scratch())})
+                self.assertEqual((done.returncode, done.stderr), (0, b""), script)
+                self.assertIn(f"\n\n  {said[0]}\n\n", done.stdout.decode())
+                self.assertNotIn(b"#", done.stdout.replace(b"$#", b""))
+        done = run([str(ROOT / "etc/scripts/generate-certs.sh"), "--hepl"])
+        self.assertEqual((done.returncode, done.stderr.split()[0]), (64, b"generate-certs.sh"))

@@ -63,7 +63,7 @@ class SlowCase(ProcessTestCase):
 
 class HeaderTests(SlowCase):
     def test_slowloris(self) -> None:
-        """Two thousand header sections that never end: each is cut by its deadline, however often bytes come."""
+        """Two thousand header sections that never end: each is cut by its deadline, however often bytes come (TST-3)."""
         backend = self.backend(named_backend("good"))
         balancer, port = self.serve(backend.address, listener={"timeouts": {"request_header": "3s"}})
         self.assertEqual(get(port).body, b"good")

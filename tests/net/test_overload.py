@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lbsvc.core.overload import Overload
 from lbsvc.core.policies import RatePolicy
+from lbsvc.net import entrance as entrance_module
 from lbsvc.net.proxyproto_writing import write_v1
 from tests.kit.roads import Road
 from tests.net.opened import DESTINATION, LOOPBACK, REASON, SOURCE, OpeningCase
@@ -63,6 +64,21 @@ class EntranceTests(OpeningCase):
             self.assert_nothing_left()
             self.records.clear()
             self.listener.close()
+
+    def test_handshakes_of_http(self) -> None:
+        """An http listener shakes hands with some in each second, so that they are told, and closes the others before it."""
+        self.patch(entrance_module, "HANDSHAKES", 2)
+        entrance = self.serve(tls=True)
+        entrance._overload = overload = Overload()
+        entrance._is_answering = overload.is_on = True
+        now = 100.0
+        entrance.seconds = lambda: now
+        for _ in range(2):
+            for _ in range(2):
+                self.browse(self.reach()).shake()
+            self.assert_closed(self.reach())
+            now += 1.0
+        self.assertEqual((len(self.sides), self.books.rejected["overload"]), (4, 2))
 
     def test_those_that_have_begun(self) -> None:
         """A handshake that has begun before goes on; what comes behind the overload begins as ever."""

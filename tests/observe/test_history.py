@@ -131,6 +131,38 @@ class HistoryTests(TestCase):
         total = self.history.total(0)
         self.assertEqual((total["requests"], total["bytes_out"], total["p50_us"]), ([4], [500], [750]))
 
+    def test_our_own_backends(self) -> None:
+        """What goes on to a listener of ours that is a backend is counted where it came in, and its checks nowhere."""
+        backend = Backend("web", "inner", "127.0.0.1:81", "127.0.0.1", 81)
+        self.view.pools[0].set_members([backend])
+        self.view.doors.append(Door(ListenerBooks("inner", "http"), ":81", "listening"))
+        for number in range(2):
+            for door, count in zip(self.view.doors, (3, 5), strict=True):
+                route = door.books.route("main", "web")
+                route.requests[b"GET", 200] = count * number
+                route.duration.counts[BUCKETS.index(0.001 if door.books.name == "front" else 1.0)] = count * number
+            self.second()
+        self.assertEqual([each["requests"] for each in self.history.listeners(0)], [[3], [5]])
+        total = self.history.total(0)
+        self.assertEqual((total["requests"], total["p99_us"]), ([3], [995]))
+
+    def test_the_last_moments(self) -> None:
+        """They are the same of all: the total, a pool and its backends forget together."""
+        route = self.view.doors[0].books.route("main", "web")
+        self.second()
+        for number in range(1, 31):
+            if number <= 2:
+                for counts in (route.duration.counts, self.of("a").duration.counts):
+                    counts[BUCKETS.index(0.005)] += 4
+                route.requests[b"GET", 200] = self.of("a").requests[2] = 4 * number
+            self.second()
+            (web,) = self.history.pools(0)
+            total = self.history.total(0)
+            self.assertEqual(total["lately"], web["lately"])
+            self.assertEqual(total["lately"], self.backend("a")["lately"])
+            wanted = 3750 if number < 20 else UNKNOWN
+            self.assertEqual((number, total["lately"]["p50_us"]), (number, wanted))
+
     def test_tcp(self) -> None:
         """Connections that have ended; those that a backend failed are errors."""
         books = ListenerBooks("db", "tcp")

@@ -6,6 +6,7 @@ Sources: contract.md ("Behaviour that is promised", "Settled details") and the d
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
 from lbsvc.core.backend import Backend
@@ -60,8 +61,8 @@ def is_home(backend: Backend, pool: Pool) -> bool:
     return not ranks or rank(backend, pool) == min(ranks)
 
 
-def prospects(pool: Pool) -> tuple[list[Backend], bool]:
-    """Who would take one more that has tried nobody and belongs nowhere; and whether it is worth waiting for somebody.
+def prospects(pool: Pool, tried: Collection[Backend] = ()) -> tuple[list[Backend], bool]:
+    """Who would take one more that has tried these and belongs nowhere; and whether it is worth waiting for somebody.
 
     The best serve; below them only where none of the best is merely busy, and the last resort only where there is nobody
     else. Who is on trial (half-open) and full is not waited for.
@@ -69,7 +70,7 @@ def prospects(pool: Pool) -> tuple[list[Backend], bool]:
     ranks: dict[int, list[Backend]] = {}
     for each in pool.backends:
         found = rank(each, pool)
-        if found is not None:
+        if found is not None and each not in tried:
             ranks.setdefault(found, []).append(each)
     if not ranks:
         return [], False

@@ -157,6 +157,10 @@ class Referee:
         self.longest_queue = max(self.longest_queue, len(pool.queue))
         if len(pool.queue) > pool.queue.size:
             raise self.world.broken(f"{pool.queue!r} is too long")
+        if visit.tried and not self._waits_for_home(visit):
+            free, _ = prospects(pool, visit.tried)
+            if free:
+                raise self.world.broken(f"{visit!r} waits, and {free[0]!r} has room, which it has not tried")
 
     def queue_full(self) -> None:
         """It may not even wait."""
@@ -169,7 +173,10 @@ class Referee:
         world = self.world
         if not world.waiting:
             return
-        free, awaited = prospects(world.pool)
+        pool = world.pool
+        free, awaited = prospects(pool)
+        if pool.has_room != bool(free) or pool.is_busy != awaited:
+            raise world.broken(f"{free} have room, busy {awaited}: the pool says {pool.has_room}, {pool.is_busy}")
         for visit in world.waiting.values():
             if not self._waits_for_home(visit):
                 if free:
@@ -272,6 +279,9 @@ class Referee:
         self.demand(active == dict(self.open), f"in use are {active}, and leases say {dict(self.open)}")
         full = {each for each in pool.backends if each.active >= each.limit}
         self.demand(pool.full == full, f"at their limit are {full}, and the pool says {pool.full}")
+        free, awaited = prospects(pool)
+        self.demand(pool.has_room == bool(free), f"{free} have room, and the pool says {pool.has_room}")
+        self.demand(pool.is_busy == awaited, f"worth waiting for: {awaited}, and the pool says {pool.is_busy}")
         self.demand(not set(pool.leaving) & set(pool.backends), "a member is leaving")
         self.demand(all(each.is_leaving and each.active for each in pool.leaving), f"{pool.leaving} leave")
         queue = pool.queue

@@ -7,20 +7,26 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Collection
 from typing import Any
 
 from twisted.trial.unittest import TestCase
 
+from lbsvc.config.schema import PoolSettings
 from lbsvc.core.backend import Backend, Outcome
+from lbsvc.core.choosing import find_lease
 from lbsvc.core.lease import Lease
+from lbsvc.core.policies import BreakerPolicy, QueuePolicy, RetryPolicy
 from lbsvc.core.pool import Pool
 from lbsvc.core.queueing import Queue, Ticket, Waiter
 from lbsvc.core.retry import RetryBudget
 from tests.kit.processes import ROOT
+from tests.simulation import visits
 from tests.simulation.days import DAY, HOUR, LOAD, MACHINES, RETRY, plan, world
+from tests.simulation.machines import Machine
 from tests.simulation.referee import Broken
 from tests.simulation.tables import remember
-from tests.simulation.world import Step, World
+from tests.simulation.world import Step, World, entry
 
 SEED = 3
 
@@ -88,6 +94,32 @@ class DayTests(TestCase):
         self.assertEqual(found[1], first.digest)
 
 
+def trial_pool() -> PoolSettings:
+    """One that fails, and is tried again and again, and two backups that are busy meanwhile."""
+    entries = entry(0), entry(1, backup=True, max_connections=1), entry(2, backup=True, max_connections=1)
+    return PoolSettings("trials", entries, circuit_breaker=BreakerPolicy(1, 3.0, 1), queue=QueuePolicy(50, 20.0))
+
+
+def retry_pool() -> PoolSettings:
+    """One that has a single place and often fails, and a backup that is idle."""
+    entries = entry(0, max_connections=1), entry(1, backup=True, max_connections=1)
+    retry = RetryPolicy(2, frozenset({"reset"}), budget=1.0)
+    return PoolSettings("retries", entries, queue=QueuePolicy(50, 20.0), retry=retry)
+
+
+def crowded(settings: PoolSettings, trouble: str) -> World:
+    """Five minutes with always somebody waiting; the first machine has this trouble, the last of three now and then more
+    places."""
+    count = len(settings.backends)
+    simulated = World(SEED, settings, [Machine(2.0) for _ in range(count)], load=1.5)
+    steps = [Step(1.0, "trouble", 0, trouble, 300.0)]
+    if count > 2:
+        places = [(float(at), {"max_connections": at // 5 % 2 * 2 + 1}) for at in range(10, 300, 5)]
+        steps += [Step(at, "backend", count - 1, keys) for at, keys in places]
+    simulated.play(steps, 300.0)
+    return simulated
+
+
 class RefereeTests(TestCase):
     """Pools with a fault built in: the referee must notice, or the days above say nothing."""
 
@@ -139,6 +171,38 @@ class RefereeTests(TestCase):
 
         self.patch(Pool, "refresh", seldom)
         self.assert_noticed("was picked")
+
+    def test_no_room_at_backups(self) -> None:
+        """A pool that knows no room at backups while the others are on trial makes those who wait miss it: noticed."""
+        crowded(trial_pool(), "stalls").end()
+
+        def has_room(pool: Pool) -> bool:
+            rooms = pool._places.rooms
+            return bool(rooms and rooms[0])
+
+        self.patch(Pool, "has_room", property(has_room))
+        error = self.assertRaises(Broken, crowded, trial_pool(), "stalls")
+        self.assertIn("have room", str(error))
+
+    def test_retries_behind_the_queue(self) -> None:
+        """Retries that stand behind those who wait for the backend that they have tried are noticed."""
+        crowded(retry_pool(), "resets").end()
+
+        def find(
+            pool: Pool,
+            tried: Collection[Backend],
+            key: int | None,
+            preferred: Backend | None,
+            is_next: bool,
+            waits_for_home: bool = False,
+        ) -> Lease | None:
+            if len(pool.queue) and not is_next and not pool.has_spare_room:
+                return None
+            return find_lease(pool, tried, key, preferred, is_next, waits_for_home)
+
+        self.patch(visits, "find_lease", find)
+        error = self.assertRaises(Broken, crowded, retry_pool(), "resets")
+        self.assertIn("which it has not tried", str(error))
 
     def test_a_budget_without_an_end(self) -> None:
         """Retries over the budget are noticed."""
