@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 
 from lbsvc import __version__
-from lbsvc.admin.site import GuardedSite, make_site
+from lbsvc.admin.site import GuardedSite, make_site, place_of
 from lbsvc.adminlistener import AdminListener
 from lbsvc.config.loader import Loaded
 from lbsvc.config.schema import AdminSettings, Settings
@@ -157,7 +157,7 @@ class Balancer(MultiService):
             self._passed,
             self.shedding.overload,
         )
-        self.sending = Sending(self.reactor, listening, self._dice, time.time)
+        self.sending = Sending(self.reactor, listening, time.time)
         pools.on_cut = lambda backend: cut(backend, listening.sites, listening.mirrors)
         listening.log = self.logs.log
         self.logs.on_change = self._log_changed
@@ -229,7 +229,15 @@ class Balancer(MultiService):
         )
         collector = LbsvcCollector(self.view, self.shedding.lag.histogram, self.shedding.overload)
         return make_site(
-            self.reactor, collector, self.view.ready, admin.bind.host, admin.hosts, admin.token, control, self.logs.emit
+            self.reactor,
+            collector,
+            self.view.ready,
+            admin.bind.host,
+            admin.hosts,
+            admin.token,
+            control,
+            self.logs.emit,
+            place=place_of(admin.bind),
         )
 
     def _running(self) -> None:

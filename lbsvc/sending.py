@@ -5,15 +5,18 @@ TLS where it has TLS, unverified since that is ourselves, and with a PROXY heade
 time, over within `LIMIT` seconds, ended by `stop` when the service stops. It is real traffic: routed, limited, refused,
 counted and logged as such, with nothing that favours it.
 
-Who answered is known to the request, and not from what backends say: every request of a run carries the same User-Agent,
-which ends in 64 random bits and so is nobody else's, and while it runs the listener's access records are shown to it
-(serving.py: `show`), whether or not they are logged. A record is made before the end of its answer can be read, so that
-whoever has the last answer has all the records. Made by app.py, called by controlling.py. Times are seconds.
+Who answered is known to the request, and not from what backends say: every request of a run carries the same User-
+Agent, which ends in 64 random bits and so is nobody else's, and while it runs the listener's access records are shown
+to it (serving.py: `show`), whether or not they are logged. A record is made before the end of its answer can be read,
+so that whoever has the last answer has all the records. A request that its listener refuses before it has read its head
+(it is too long, say) leaves a record that nobody can tell from others': such answers are known by their status, have no
+backend, and count under the reason `UNREAD`, so that backends and reasons hold at least as many as there were answers.
+Made by app.py, called by controlling.py. Times are seconds.
 """
 
 from __future__ import annotations
 
-import random
+import secrets
 import socket
 from collections import Counter
 from collections.abc import Callable
@@ -40,12 +43,20 @@ LIMIT: Final = 10.0
 #: What is said of the requests that were not by then, or when it was told to end.
 CUT: Final = "timeout: no whole answer when the run ended"
 
+#: Why requests ended that have an answer, and no record of their own.
+UNREAD: Final = "unread"
+
 #: What may stand in a request target as it is; all else is percent-encoded.
 _SAFE: Final = "/?:@!$&'()*+,;=-._~%[]"
 _ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 #: Where it stands in a record (core/record.py), so that others' records cost a look.
 _AGENT: Final = Record._fields.index("user_agent")
+
+
+def draw_mark() -> str:
+    """64 random bits in hexadecimal, from where secrets come: nobody can guess them from ids that clients are shown."""
+    return secrets.token_hex(8)
 
 
 class Witness:
@@ -55,6 +66,7 @@ class Witness:
         self._agent = agent
         self.backends: Counter[tuple[str | None, str | None]] = Counter()
         self.reasons: Counter[str] = Counter()
+        self.statuses: Counter[int] = Counter()
 
     def note(self, record: AccessRecord) -> None:
         """A request of the listener has ended, whosever it was."""
@@ -62,15 +74,25 @@ class Witness:
             seen = Record(*record)
             self.backends[seen.pool, seen.backend] += 1
             self.reasons[seen.reason] += 1
+            self.statuses[seen.status] += 1
+
+    def complete(self, statuses: Counter[int]) -> None:
+        """These answers came: those without a record get what is known of them."""
+        count = (statuses - self.statuses).total()
+        if count:
+            self.backends[None, None] += count
+            self.reasons[UNREAD] += count
 
 
 class Sending:
     """What makes the runs."""
 
-    def __init__(self, reactor: Any, listening: Listeners, dice: random.Random, wall: Callable[[], float]) -> None:
+    def __init__(
+        self, reactor: Any, listening: Listeners, wall: Callable[[], float], draw: Callable[[], str] = draw_mark
+    ) -> None:
         self._reactor = reactor
         self._listening = listening
-        self._dice = dice
+        self._draw = draw
         self._wall = wall
         self._load: Load | None = None
 
@@ -82,7 +104,7 @@ class Sending:
         if served is None or served.settings.protocol != "http" or not served.listener.ports:
             raise Unknown(f"there is no listener {order.listener} that speaks HTTP")
         host, port = way_to(served)
-        agent = b"lbsvc/%b (traffic %016x)" % (__version__.encode(), self._dice.getrandbits(64))
+        agent = b"lbsvc/%b (traffic %b)" % (__version__.encode(), self._draw().encode())
         witness = Witness(agent)
         request = write_request(order, host, port, agent)
         plan = Plan(order.requests, order.clients, LIMIT, None, LIMIT)
@@ -98,6 +120,7 @@ class Sending:
             served.show(None)
             if limit.active():
                 limit.cancel()
+            witness.complete(load.tally.statuses)
             answer.callback(report(load, witness))
 
         load.start().addCallback(over)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import random
+import secrets
+import socket
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from lbsvc import sending
 from lbsvc.admin.control import Order, Underway
 from lbsvc.config.overlay import Unknown
 from lbsvc.core.record import Record
-from lbsvc.sending import CUT, LIMIT, Sending, bare, write_request
+from lbsvc.sending import CUT, UNREAD, Sending, bare, write_request
 from tests.kit.wire import Wire
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -31,9 +32,12 @@ class Front(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self.world.heard.append(data)
         agent = data.partition(b"User-Agent: ")[2].partition(b"\r\n")[0]
-        if self.world.answers:
+        assert self.transport is not None
+        if len(self.world.heard) > self.world.most:
+            self.world.note(b"", None, "bad_request", 400)
+            self.transport.write(OK.replace(b"200 OK", b"400 Bad Request"))
+        elif self.world.answers:
             self.world.note(agent, "one")
-            assert self.transport is not None
             self.transport.write(OK)
 
 
@@ -44,8 +48,9 @@ class SendingCase(SynchronousTestCase):
         self.wires: list[Wire] = []
         self.witness: Any = None
         self.answers = True
+        self.most = 10**6  # requests that are read; later ones are refused unread
         self.sent: list[dict[str, Any]] = []
-        made = SimpleNamespace(family=sending.socket.AF_INET, getsockname=lambda: ("0.0.0.0", 8080))
+        made = SimpleNamespace(family=socket.AF_INET, getsockname=lambda: ("0.0.0.0", 8080))
         self.settings = SimpleNamespace(protocol="http", tls=None, proxy_protocol=False)
         self.tls: list[Any] = []
         served = SimpleNamespace(
@@ -55,7 +60,7 @@ class SendingCase(SynchronousTestCase):
         )
         listening = SimpleNamespace(served={"front": served})
         self.patch(sending, "dial", self.dial)
-        self.sending = Sending(self.clock, cast(Any, listening), random.Random(1), self.clock.seconds)
+        self.sending = Sending(self.clock, cast(Any, listening), self.clock.seconds)
 
     def show(self, witness: Any) -> None:
         self.witness = witness
@@ -67,10 +72,10 @@ class SendingCase(SynchronousTestCase):
         self.wires.append(Wire(protocol, Front(self), clock=self.clock))
         return SimpleNamespace(cancel=lambda: None)
 
-    def note(self, agent: bytes, backend: str | None, reason: str = "ok") -> None:
+    def note(self, agent: bytes, backend: str | None, reason: str = "ok", status: int = 200) -> None:
         """A request of the listener has ended."""
         made = Record(0.0, b"", "front", "HTTP/1.1", "::1", "::1", user_agent=agent, pool="web", backend=backend)
-        self.witness(made._replace(reason=reason))
+        self.witness(made._replace(reason=reason, status=status))
 
     def send(self, **fields: Any) -> None:
         self.sending.send(Order("front", **fields)).addCallback(self.sent.append)
@@ -107,6 +112,37 @@ class RunTests(SendingCase):
         self.assertEqual((plain, named.name, bare_.name), (None, "shop.example", "127.0.0.1"))
         self.assertFalse(named.upstream.settings.verify)
 
+    def test_unread(self) -> None:
+        """Answers to requests that were refused before anybody knew whose they were are counted as such."""
+        self.most = 1
+        self.send(requests=3, clients=1)
+        self.pump()
+        (found,) = self.sent
+        self.assertEqual((found["statuses"], found["reasons"]), ({"200": 1, "400": 2}, {"ok": 1, UNREAD: 2}))
+        one = {"pool": "web", "name": "one", "requests": 1}
+        self.assertEqual(found["backends"], [one, {"pool": None, "name": None, "requests": 2}])
+
+    def test_most(self) -> None:
+        """A thousand requests by twenty clients are a thousand, over twenty connections."""
+        self.send(requests=1000, clients=20)
+        self.pump(1000)
+        self.assertEqual([each["statuses"] for each in self.sent], [{"200": 1000}])
+        self.assertEqual(len(self.wires), 20)
+
+    def test_the_mark(self) -> None:
+        """It is what was drawn for it, 64 bits of it by default, from nowhere that clients are shown anything of."""
+        drawn: list[int] = []
+
+        def draw(size: int) -> str:
+            drawn.append(size)
+            return "ab" * size
+
+        self.patch(secrets, "token_hex", draw)
+        self.send(requests=1)
+        self.pump()
+        self.assertEqual(drawn, [8])
+        self.assertIn(b"(traffic abababababababab)\r\n", self.heard[0])
+
     def test_runs_are_told_apart(self) -> None:
         """Two runs have not the same mark."""
         self.send(requests=1)
@@ -121,7 +157,7 @@ class RunTests(SendingCase):
         self.answers = False
         self.send(requests=10, clients=3)
         self.pump()
-        self.clock.pump([0.5] * (int(LIMIT * 2) - 1))
+        self.clock.pump([0.5] * 19)  # ten seconds are what the call promises
         self.assertEqual(self.sent, [])
         self.clock.advance(0.5)
         (found,) = self.sent

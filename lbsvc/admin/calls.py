@@ -239,7 +239,7 @@ def watch_events(call: Call) -> Answer | None:
         raise Malformed(f"only: must be {' or '.join(KINDS)}")
     if call.request.method == b"HEAD":
         return Answer(b"", content_type=CONTENT_TYPE)
-    if not call.streams.has_room:
-        raise Refused(503, "as many watch already as may at one time", ((b"Retry-After", b"5"), CLOSE))
+    if not call.streams.is_open:
+        raise Refused(503, "the service stops: there is nothing more to watch", ((b"Retry-After", b"5"), CLOSE))
     call.streams.watch(call.request, frozenset((wanted,) if wanted is not None else KINDS))
     return None

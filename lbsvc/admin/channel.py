@@ -198,9 +198,10 @@ class AdminChannel(HTTPChannel):
         return cast(ITCPTransport, self.transport)
 
     def readConnectionLost(self) -> None:  # noqa: N802 - IHalfCloseableProtocol
-        """A client that has finished sending still gets the answer to what it asked."""
+        """A client that has finished sending still gets the answer to what it asked, unless that is worth nothing to
+        whoever has gone: a socket that was closed ends its bytes in the same way."""
         self.persistent = False
-        if self._refused or not self._handlingRequest:
+        if self._refused or not self._handlingRequest or self.requests[0].ends_with_reading:
             self.loseConnection()
 
     def writeConnectionLost(self) -> None:  # noqa: N802 - IHalfCloseableProtocol
@@ -220,6 +221,8 @@ class AdminRequest(Request):
 
     site: AdminSite
     channel: AdminChannel
+    #: Is it over when its client has finished sending?
+    ends_with_reading = False
 
     @override
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:

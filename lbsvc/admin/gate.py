@@ -2,10 +2,14 @@
 
 Promises: /livez, /readyz and /metrics are open to whoever reaches the listener; everything else needs a Host that is
 ours (no DNS rebinding), no foreign Origin, and, where a token is set, that token, compared in constant time, or, of the
-dashboard's, the cookie of whoever has shown it; the dashboard's own files need neither. What may
-change something needs besides a token, or a browser's word that no other site asks (Sec-Fetch-Site), or to come from no
-browser at all. Pure: headers in, a refusal or None out. Called by admin/site.py; how often a token may be wrong is for
-tries.py to say.
+dashboard's, the cookie of whoever has shown it; the dashboard's own files need neither, nor does "/", which leads there.
+What may change something needs besides a token, or a browser's word that no other site asks (Sec-Fetch-Site), or to come
+from no browser at all. Pure: headers in, a refusal or None out. Called by admin/site.py; how often a token may be wrong is
+for tries.py to say.
+
+Cookies need no such limit, since there is nothing to try: a gate signs them with `key`, random bytes that it draws itself
+and that leave it no other way. Neither name nor value of a cookie says anything of a token, of any token; both are known
+only to whoever has shown the right one. Everybody is signed out when the process ends or the token changes.
 """
 
 from __future__ import annotations
@@ -13,15 +17,22 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
+
+from lbsvc.config.service import LONG_TOKEN
 
 #: What needs neither token nor a known Host.
 OPEN: Final = frozenset({b"/livez", b"/readyz", b"/metrics"})
 
 #: Where the dashboard is: its files hold nothing secret, and whoever has no token yet must be asked for it somewhere.
 PAGES: Final = b"/dashboard/"
+TOP: Final = b"/"
+
+#: Bytes that a cookie is signed with.
+_KEY_SIZE: Final = 32
 
 #: Methods that change nothing.
 SAFE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})
@@ -48,6 +59,8 @@ class Gate:
     bind_host: str  # as bound; "" for every address, "/…" for a unix socket
     hosts: frozenset[str] = frozenset()  # further names, lower-case
     token: bytes = field(default=b"", repr=False)  # b"": none is asked for
+    place: str = ""  # what tells this service from the others that a browser knows by the same host
+    key: bytes = field(default_factory=lambda: secrets.token_bytes(_KEY_SIZE), repr=False, compare=False)
 
     def refusal(
         self,
@@ -71,7 +84,8 @@ class Gate:
             if origin.lower() not in (b"http://" + hosts[0].lower(), b"https://" + hosts[0].lower()):
                 return Refusal(403, "requests from another origin are refused")
         shows_token = self.is_shown(authorizations)
-        is_open = not self.token or path.startswith(PAGES) or (not authorizations and self.is_signed_in(cookies))
+        is_page = path == TOP or path.startswith(PAGES)
+        is_open = not self.token or is_page or (not authorizations and self.is_signed_in(cookies))
         if not shows_token and not is_open:
             challenge = b'Bearer realm="lbsvc"' + (b', error="invalid_token"' if authorizations else b"")
             return Refusal(401, "a bearer token is needed", ((b"WWW-Authenticate", challenge),))
@@ -85,10 +99,16 @@ class Gate:
 
     @property
     def cookie(self) -> tuple[bytes, bytes]:
-        """Name and value of the cookie of whoever has shown the token. The value does not tell the token, and ends with
-        it; the name is another for another token, since browsers keep cookies by host and not by port."""
-        value = hmac.new(self.token, b"lbsvc dashboard 1", hashlib.sha256).hexdigest().encode()
-        return b"lbsvc_" + hashlib.sha256(value).hexdigest()[:12].encode(), value
+        """Name and value of the cookie of whoever has shown the token. The name is another for another service, since
+        browsers keep cookies by host and not by port, and stays when this one starts anew, so that they do not gather."""
+        value = hmac.new(self.key, self.token, hashlib.sha256).hexdigest().encode()
+        place = hashlib.sha256(self.place.encode("utf-8", "surrogateescape")).hexdigest()
+        return f"lbsvc_{place[:12]}".encode(), value
+
+    @property
+    def is_long(self) -> bool:
+        """Is the token too long to be found by trying, as far as its length can tell?"""
+        return len(self.token) >= LONG_TOKEN
 
     def asks_at(self, path: bytes) -> bool:
         """Does anything depend on a token there?"""
@@ -100,13 +120,17 @@ class Gate:
         return bool(self.token) and hmac.compare_digest(given, wanted)
 
     def is_signed_in(self, cookies: Sequence[bytes]) -> bool:
-        """Is the cookie among these values of Cookie?"""
+        """Is it the cookie that these values of Cookie have under its name? The first of them is looked at, no other."""
         wanted, value = self.cookie
         for pair in b";".join(cookies).split(b";"):
             name, _, given = pair.strip().partition(b"=")
-            if name == wanted and hmac.compare_digest(given, value):
-                return bool(self.token)
+            if name == wanted:
+                return bool(self.token) and hmac.compare_digest(given, value)
         return False
+
+    def after(self, former: Gate) -> Gate:
+        """The same rules, when they follow on others: who is signed in stays so, unless the token is another one."""
+        return replace(self, key=former.key) if self.token == former.token else self
 
     def knows(self, host: bytes) -> bool:
         """Whether this Host header names us."""
@@ -130,10 +154,10 @@ class Gate:
         return self.is_token(token.strip()) and scheme.lower() == b"bearer"
 
 
-def gate_for(bind_host: str, hosts: Iterable[str], token: str) -> Gate:
+def gate_for(bind_host: str, hosts: Iterable[str], token: str, place: str = "") -> Gate:
     """A gate from the settings of `admin`; `hosts` may carry ports and any case."""
     names = (host_name(host.encode("utf-8")) for host in hosts)
-    return Gate(bind_host, frozenset(name for name in names if name), token.encode("utf-8"))
+    return Gate(bind_host, frozenset(name for name in names if name), token.encode("utf-8"), place)
 
 
 def host_name(host: bytes) -> str | None:

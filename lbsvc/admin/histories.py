@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from lbsvc.admin.bodies import Malformed, Unfit
 from lbsvc.admin.calls import Answer, Call
-from lbsvc.observe.history import SPAN
+from lbsvc.observe.history import LEAST, SPAN
 
 #: What a page shows of backends.
 USUAL: Final = 600
@@ -27,6 +27,7 @@ def show_history(call: Call) -> Answer:
     found: dict[str, Any] = {
         "tick": history.tick,
         "begin": begin,
+        "least_us": LEAST,
         "total": history.total(begin),
         "listeners": list(history.listeners(begin)),
         "pools": list(history.pools(begin)),

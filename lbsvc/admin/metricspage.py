@@ -2,7 +2,8 @@
 
 Promises: text 0.0.4, text 1.0.0 or OpenMetrics 1.0.0, as the request's Accept prefers; a page of any size is made
 slice by slice (observe/exposition.py), a slice in a turn of the reactor; a scraper that goes away stops the work. No
-thread. `prefers_json` tells who wants the array of the smaller balancers instead. Called by admin/site.py.
+thread. `prefers_json` tells who wants the array of the smaller balancers instead,
+`accepts_html` who is a browser. Called by admin/site.py and pages.py.
 """
 
 from __future__ import annotations
@@ -59,6 +60,16 @@ def prefers_json(accept: str) -> bool:
         if media_type in ("application/json", *_VERSIONS) and quality > best_quality:
             best, best_quality = media_type, quality
     return best == "application/json"
+
+
+def accepts_html(accept: str) -> bool:
+    """Whether an Accept header names text/html, as browsers do; */* does not."""
+    for offer in accept.split(","):
+        media_type, *parameters = [part.strip().lower() for part in offer.split(";")]
+        settings = dict(part.split("=", 1) for part in parameters if "=" in part)
+        if media_type == "text/html" and _quality(settings.get("q", "1")) > 0:
+            return True
+    return False
 
 
 def _quality(text: str) -> float:

@@ -107,7 +107,7 @@ OPERATIONS: Final = (
     Operation("GET", f"{_API}/events", "watchEvents",
               "Server-sent events: `status` each second, `change` whenever something changes.", calls.watch_events,
               {"type": "string"}, query=(("only", {"enum": list(KINDS)}, False),), answer_type="text/event-stream",
-              problems={503: "As many watch already as may at one time."}),
+              problems={503: "The service stops."}),
     Operation("GET", f"{_API}/history", "showHistory",
               "The last hour, step by step: `seconds` of it, or what has come `after` a tick; whole numbers, -1: not known.",
               histories.show_history, schemas.ref("History"),

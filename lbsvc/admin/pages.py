@@ -2,9 +2,10 @@
 
 Promises: GET and HEAD of the files of the folder dashboard/, which were read once, with an ETag, a Content-Security-Policy
 that lets the page have nothing but what comes from here, and no other header that is anybody else's business; /dashboard
-leads to /dashboard/. Where `admin.dashboard` is off there is nothing, from the next request on. `session` says what the page
-may do, takes the token (POST) and gives a cookie for it that no script can read, no other site can send, and that does not
-tell the token; DELETE has it forgotten. Who may ask at all was settled before (gate.py). Used by site.py.
+leads to /dashboard/, and so does / for whoever accepts HTML. Where `admin.dashboard` is off there is nothing, from the next
+request on. `session` says what the page may do, takes the token (POST) and gives a cookie for it that no script can read,
+no other site can send, and that does not tell the token; DELETE has it forgotten. Who may ask at all was settled
+before (gate.py). Used by site.py.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from lbsvc.admin.bodies import Malformed, Unfit, read_object, written
 from lbsvc.admin.channel import AdminRequest
 from lbsvc.admin.control import Control
 from lbsvc.admin.gate import Gate
+from lbsvc.admin.metricspage import accepts_html
 from lbsvc.admin.streams import encode
 from lbsvc.admin.tries import WAIT, Tries, peer_of
 
@@ -78,6 +80,30 @@ def _read(folder: Traversable, place: str, found: dict[bytes, File]) -> None:
             _read(entry, f"{place}{entry.name}/", found)
         elif content_type := _TYPES.get(entry.name.rpartition(".")[2]):
             found[f"{place}{entry.name}".encode()] = File(entry.read_bytes(), content_type)
+
+
+class Top(Resource):
+    """The path /: browsers are shown to the dashboard; for others there is nothing."""
+
+    isLeaf = True  # noqa: N815 - Twisted's name
+
+    def __init__(self, control: Control) -> None:
+        super().__init__()
+        self._control = control
+
+    @override
+    def render(self, request: AdminRequest) -> int:
+        admin = self._control.settings().admin
+        accept = b",".join(request.requestHeaders.getRawHeaders(b"Accept", [])).decode("latin-1")
+        is_on = admin is None or admin.dashboard
+        if request.postpath or request.method not in (b"GET", b"HEAD") or not is_on or not accepts_html(accept):
+            request.fail(404, "there is nothing at this path", ((b"Vary", b"Accept"),))
+        else:
+            request.setResponseCode(302)  # not for ever: the dashboard may be switched off
+            request.setHeader(b"Location", b"/dashboard/")
+            request.setHeader(b"Vary", b"Accept")
+            request.answer(b"", _TYPES["txt"])
+        return NOT_DONE_YET
 
 
 class Dashboard(Resource):
@@ -155,10 +181,12 @@ class Dashboard(Resource):
             request.fail(429, WAIT, ((b"Retry-After", b"%d" % wait),))
             return
         if gate.token and not gate.is_token(token):
-            tries.failed(peer)
+            tries.failed(peer, b"form " + token)
             request.fail(401, "this is not the token", ((b"WWW-Authenticate", b'Bearer realm="lbsvc"'),))
             return
         if gate.token:
+            if gate.is_long:
+                tries.passed(peer)
             self._set_cookie(request, *gate.cookie, KEPT)
         self._tell(request, gate, True)
 

@@ -103,7 +103,8 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         "properties": {
             "tick": {"type": "integer", "description": "the last second, counted from the start; -1: none yet"},
             "begin": {"type": "integer", "description": "the second after which the series begin"},
-            "total": ref("Series"),
+            "least_us": {"type": "integer", "description": "no shorter latency is told from others: less than this"},
+            "total": {**ref("Series"), "description": "without listeners that are backends here"},
             "listeners": listing(ref("Series")),
             "pools": listing(ref("Series")),
             "backends": listing(ref("Series")),
@@ -111,7 +112,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "events": listing({"type": "object"}),
             "reload": {"type": ["object", "null"], "description": "the event of the last reload"},
         },
-        "required": ["tick", "begin", "total", "listeners", "pools", "backends", "left_out"],
+        "required": ["tick", "begin", "least_us", "total", "listeners", "pools", "backends", "left_out"],
     },
     "Series": {
         "type": "object",
@@ -122,6 +123,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "requests": _NUMBERS,
             "errors": _NUMBERS,
             "p95_us": _NUMBERS,
+            "lately": {"type": "object", "description": "p50_us, p95_us, p99_us of the last 10 to 20 seconds"},
         },
     },
     "NewBackend": _some(

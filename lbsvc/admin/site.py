@@ -11,7 +11,8 @@ ports closes, the streams of events end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import socket
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -25,11 +26,11 @@ from lbsvc.admin.channel import IDLE_TIMEOUT, AdminRequest, AdminSite
 from lbsvc.admin.control import Control
 from lbsvc.admin.gate import Gate, gate_for
 from lbsvc.admin.metricspage import Rendering, negotiate, prefers_json
-from lbsvc.admin.pages import Dashboard
+from lbsvc.admin.pages import Dashboard, Top
 from lbsvc.admin.sampling import Sampling
 from lbsvc.admin.streams import EventStreams, encode
 from lbsvc.admin.tries import WAIT, Tries, peer_of
-from lbsvc.config.schema import AdminSettings
+from lbsvc.config.schema import AdminSettings, Bind
 from lbsvc.observe.events import Emit
 from lbsvc.observe.exposition import slices
 from lbsvc.observe.metrics import LbsvcCollector
@@ -158,7 +159,9 @@ class GuardedSite(AdminSite):
 
     def obey(self, settings: AdminSettings) -> None:
         """Go by these rules with the next request; streams that began by others end, and may come again."""
-        self.gate = _gate(settings)
+        former, self.gate = self.gate, _gate(settings).after(self.gate)
+        if former.token != self.gate.token:
+            self.tries.forget()
         if self.streams is not None:
             self.streams.close()
             self.streams.open()
@@ -182,13 +185,11 @@ class GuardedSite(AdminSite):
     def judge(self, request: AdminRequest) -> tuple[int, str, tuple[tuple[bytes, bytes], ...]] | None:
         headers = request.requestHeaders
         authorizations = headers.getRawHeaders(b"Authorization", [])
-        if authorizations and self.gate.asks_at(request.path):
-            peer = peer_of(request.getClientAddress(), request.channel.transport)
-            wait = self.tries.wait(peer)
+        cookies = headers.getRawHeaders(b"Cookie", [])
+        if (authorizations or cookies) and self.gate.asks_at(request.path):
+            wait = self._try(peer_of(request.getClientAddress(), request.channel.transport), authorizations, cookies)
             if wait:
                 return 429, WAIT, ((b"Retry-After", b"%d" % wait),)
-            if not self.gate.is_shown(authorizations):
-                self.tries.failed(peer)
         refusal = self.gate.refusal(
             request.path,
             headers.getRawHeaders(b"Host", []),
@@ -196,13 +197,31 @@ class GuardedSite(AdminSite):
             authorizations,
             request.method,
             headers.getRawHeaders(b"Sec-Fetch-Site", []),
-            headers.getRawHeaders(b"Cookie", []),
+            cookies,
         )
         return None if refusal is None else (refusal.status, refusal.detail, refusal.headers)
 
+    def _try(self, peer: str, authorizations: Sequence[bytes], cookies: Sequence[bytes]) -> int:
+        """Seconds that whoever shows these has to wait; 0: they count for what they are. Cookies never wait."""
+        gate, tries = self.gate, self.tries
+        wait = tries.wait(peer) if authorizations else 0
+        if wait:
+            return wait
+        if gate.is_shown(authorizations) if authorizations else gate.is_signed_in(cookies):
+            if gate.is_long:
+                tries.passed(peer)
+        elif authorizations:
+            tries.failed(peer, b"\0".join(authorizations))
+        return 0
+
 
 def _gate(settings: AdminSettings) -> Gate:
-    return gate_for(settings.bind.host, settings.hosts, settings.token)
+    return gate_for(settings.bind.host, settings.hosts, settings.token, place_of(settings.bind))
+
+
+def place_of(bind: Bind) -> str:
+    """What tells an admin listener from those that a browser reaches by the same host, through tunnels, say."""
+    return f"{socket.gethostname()} {bind}"
 
 
 def make_site(
@@ -215,9 +234,10 @@ def make_site(
     control: Control | None = None,
     emit: Emit | None = None,
     stamp: str | None = None,
+    place: str = "",
 ) -> GuardedSite:
     """The factory for the admin listener; without `control` it has no API. `emit` is the event log, `stamp` what tells the
-    entity tags of this process from those of others: None makes one."""
+    entity tags of this process from those of others: None makes one; `place` is `place_of` its bind."""
     root = Root()
     root.putChild(b"livez", Livez())
     root.putChild(b"readyz", Readyz(ready))
@@ -230,7 +250,8 @@ def make_site(
         root.putChild(b"api", api)
         root.putChild(b"admin", api)
         root.putChild(b"dashboard", Dashboard(control))
-    return GuardedSite(root, gate_for(bind_host, hosts, token), reactor, streams, sampling, emit)
+        root.putChild(b"", Top(control))
+    return GuardedSite(root, gate_for(bind_host, hosts, token, place), reactor, streams, sampling, emit)
 
 
 def _unheard(level: str, event: str, message: str, **fields: Any) -> None:

@@ -1,16 +1,18 @@
 """Server-sent events: the status each second, and every change as it happens, to whoever watches.
 
-Promises: no more than `MOST` streams at one time; the status is made and encoded once a second for all of them, and not at
-all while nobody watches. A reader that does not keep up is left without statuses, then dropped: when its changes pass
-`BACKLOG` bytes, or when it has taken nothing for `STALL` seconds. A stream on which nothing has been said for `HEARTBEAT`
-seconds says a comment. `close` ends them all, the last changes told. Called by calls.py and site.py; events come in through
-`Control.subscribe`. Times are seconds on the monotonic clock, sizes bytes.
+Promises: no more than `MOST` streams at one time; past them the oldest of the address that has most makes room, so that
+whoever opens all that there are keeps out nobody but himself (a browser comes again by itself). The status is made and
+encoded once a second for all of them, and not at all while nobody watches. A reader that does not keep up is left
+without statuses, then dropped: when its changes pass `BACKLOG` bytes, or when it has taken nothing for `STALL` seconds.
+A stream on which nothing has been said for `HEARTBEAT` seconds says a comment. `close` ends them all, the last changes
+told. Called by calls.py and site.py; events come in through `Control.subscribe`. Times are seconds on the monotonic
+clock, sizes bytes.
 """
 
 from __future__ import annotations
 
 import json
-from collections import deque
+from collections import Counter, deque
 from typing import Any, Final
 
 import msgspec
@@ -21,6 +23,7 @@ from zope.interface import implementer
 
 from lbsvc.admin.channel import AdminRequest
 from lbsvc.admin.control import Control, Event
+from lbsvc.admin.tries import peer_of
 
 MOST: Final = 32
 BACKLOG: Final = 256 * 1024
@@ -57,6 +60,7 @@ class Stream:
 
     def __init__(self, request: AdminRequest, kinds: frozenset[str], seconds: float) -> None:
         self._request = request
+        self.peer = peer_of(request.getClientAddress(), request.channel.transport)
         self._kinds = kinds
         self._waiting: deque[bytes] = deque()  # changes, while the reader does not take any
         self._size = 0
@@ -81,6 +85,11 @@ class Stream:
             self._waiting.append(text)
             self._size += len(text)
         return self._size <= BACKLOG
+
+    @property
+    def is_paused(self) -> bool:
+        """Does its reader not keep up?"""
+        return self._is_paused
 
     def tick(self, now: float) -> bool:
         """A second has passed; False when the reader has stalled for too long."""
@@ -142,13 +151,15 @@ class EventStreams:
         return len(self._streams)
 
     @property
-    def has_room(self) -> bool:
+    def is_open(self) -> bool:
         """May there be another?"""
-        return len(self._streams) < MOST and not self._is_closed
+        return not self._is_closed
 
     def watch(self, request: AdminRequest, kinds: frozenset[str]) -> None:
         """Answer a request with events until either side has had enough."""
         stream = Stream(request, kinds, self._clock.seconds())
+        if len(self._streams) >= MOST:
+            self._make_room()
         self._streams[stream] = None
         request.notifyFinish().addBoth(lambda _: self._leave(stream))
         stream.open()
@@ -158,6 +169,15 @@ class EventStreams:
             stream.tell("status", message("status", self._control.status()))
         if not self._ticking.running:
             self._ticking.start(INTERVAL, now=False)
+
+    def _make_room(self) -> None:
+        crowds = Counter(stream.peer for stream in self._streams)
+        oldest = max(self._streams, key=lambda stream: crowds[stream.peer])  # of those that are as many the first one
+        self._leave(oldest)
+        if oldest.is_paused:
+            oldest.abort()
+        else:
+            oldest.close()
 
     def close(self) -> None:
         """The service stops: end every stream."""

@@ -28,6 +28,8 @@ from lbsvc.config.values import duration, nullable, nullable_text, secret, share
 from lbsvc.config.walk import Later, Section, Spot, listing, named, plain
 
 LEVELS: Final = ("debug", "info", "warn", "error")
+#: Nobody finds a token of so many random characters by trying, however fast he is answered (admin/tries.py).
+LONG_TOKEN: Final = 16
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -69,6 +71,11 @@ def _admin(spot: Spot, found: dict[str, Any]) -> AdminSettings:
             spot.at("token").wrong("is required where bind is not loopback, and must not be empty")
         else:
             spot.missing("token", "is required where bind is not loopback")
+    if 0 < len(admin.token) < LONG_TOKEN and "${" not in admin.token:  # else it is a text that is not expanded
+        spot.walk.note(
+            "admin.token",
+            f"has fewer than {LONG_TOKEN} characters: tries are limited, so that strangers with your address hold you up",
+        )
     return admin
 
 

@@ -177,12 +177,13 @@ class Opening:
         self.waiters.pop(waiter, None)
         if self.waiters or self._is_over:
             return
+        dialling, connection = self._dialling, self.connection
         self._settle()
-        if self._dialling is not None:
-            self._dialling.cancel()
-        if self.connection is not None:
-            self.connection.opening = None
-            self.connection.cut()
+        if dialling is not None:
+            dialling.cancel()
+        if connection is not None and connection.transport is not None:  # else it was still being dialled
+            connection.opening = None
+            connection.cut()
 
     def begin(self) -> None:
         """Dial."""

@@ -3,7 +3,9 @@
 Promises: `History` looks at a view once a second and keeps what has grown since the second before. What it keeps never
 passes `BUDGET` bytes: the first series, up to `FINE_BUDGET`, have a number for each second, later ones one for every
 `COARSE` seconds, and past the budget there are none; series of what is gone go with it. Seconds that were missed (a reactor
-that was held up) share evenly what happened in them. Every series spans an hour. A number that is not known is -1.
+that was held up) share evenly what happened in them. Every series spans an hour. A number that is not known is -1. In the
+total each request is once: a listener that is a backend of our own pools (observe/chains.py) is not added. The latencies of
+the last moments, `lately`, are of the same moments everywhere.
 
 Pure: a view and a clock's seconds in, plain values out. Latencies are whole microseconds, by histogram buckets, as
 Prometheus' histogram_quantile would have them. Kept by admin/sampling.py, shown by admin/histories.py.
@@ -19,6 +21,7 @@ from typing import Any, Final, TypeAlias
 from lbsvc.core.backend import Backend
 from lbsvc.core.books import BUCKETS, ListenerBooks
 from lbsvc.core.pool import Pool
+from lbsvc.observe.chains import behind
 from lbsvc.observe.snapshot import StatusView
 
 #: An hour.
@@ -30,8 +33,10 @@ BUDGET: Final = 8 * 1024 * 1024
 #: So many events are kept, of so many characters.
 EVENTS: Final = 200
 WORDS: Final = 400
-#: Percentiles of a backend are of its last so many seconds, up to twice that.
+#: Percentiles of the last moments are of so many seconds, up to twice that.
 WINDOW: Final = 10
+#: No shorter duration is told from others, in microseconds.
+LEAST: Final = round(BUCKETS[0] * 1_000_000)
 
 UNKNOWN: Final = -1
 _MOST: Final = 2**31 - 1
@@ -159,6 +164,13 @@ class Track:
             return now
         return [b - a for a, b in zip(before, now, strict=True)]
 
+    def gather(self, grown: Sequence[int]) -> None:
+        """Take in what its parts have grown by, where it has no histogram of its own."""
+        if not self._counts:
+            self._counts = self._older = self._newer = [0] * len(grown)
+        if any(grown):
+            self._counts = [a + b for a, b in zip(self._counts, grown, strict=True)]
+
     def turn(self) -> None:
         """Another WINDOW is over."""
         self._older, self._newer = self._newer, self._counts
@@ -166,6 +178,10 @@ class Track:
     def lately(self) -> tuple[int, ...]:
         """Percentiles of the last moments."""
         return quantiles([b - a for a, b in zip(self._older, self._counts, strict=False)])
+
+    def since(self, after: int, tick: int) -> dict[str, Any]:
+        """What the ring has, and the percentiles of the last moments."""
+        return {"lately": dict(zip(PERCENTILES, self.lately(), strict=True)), **self.ring.since(after, tick)}
 
 
 class History:
@@ -200,7 +216,7 @@ class History:
         first = tick - min(passed, SPAN) + 1
         turns = tick // WINDOW != self.tick // WINDOW
         self.left_out = 0
-        self._sample_listeners(view, first, tick)
+        self._sample_listeners(view, first, tick, turns)
         for pool in view.pools:
             self._sample_pool(pool, first, tick, turns)
         self.tick = tick
@@ -208,25 +224,29 @@ class History:
             ring = self._tracks.pop(key).ring
             self.size -= Ring.size(len(ring.names), ring.step)
 
-    def _sample_listeners(self, view: StatusView, first: int, tick: int) -> None:
+    def _sample_listeners(self, view: StatusView, first: int, tick: int, turns: bool) -> None:
         totals = [0] * len(LISTENER)
         track = self._track(("total",), tick)
         counts = [0] * (len(BUCKETS) + 1)
-        for door in view.doors:
+        doors = list(view.doors)
+        counted_in_front = behind(doors, view.pools)
+        for door in doors:
             books = door.books
-            requests, errors = _answered(books)
-            for route in books.routes.values():
-                if route.requests:
-                    counts = [a + b for a, b in zip(counts, route.duration.counts, strict=True)]
             own = self._track(("listener", books.name), tick)
             if own is None:
                 continue
-            grown = own.grown((requests, errors, books.bytes_in, books.bytes_out))
+            grown = own.grown((*_answered(books), books.bytes_in, books.bytes_out))
+            slower = own.grown_counts(_durations(books))
             row = [grown[0], grown[1], books.open, grown[2], grown[3]]
-            totals = [a + b for a, b in zip(totals, row, strict=True)]
             _put(own.ring, first, tick, row)
+            if books.name in counted_in_front:
+                continue
+            totals = [a + b for a, b in zip(totals, row, strict=True)]
+            if slower:
+                counts = [a + b for a, b in zip(counts, slower, strict=True)]
         if track is not None:
-            _put(track.ring, first, tick, [*totals, *quantiles(track.grown_counts(counts))])
+            self._close(track, counts, turns)
+            _put(track.ring, first, tick, [*totals, *quantiles(counts)])
 
     def _sample_pool(self, pool: Pool, first: int, tick: int, turns: bool) -> None:
         track = self._track(("pool", pool.name), tick)
@@ -246,7 +266,15 @@ class History:
             requests, errors = requests + grown[0], errors + grown[1]
             _put(own.ring, first, tick, [*grown, quantile(slower, 0.95)])
         if track is not None:
+            self._close(track, counts, turns)
             _put(track.ring, first, tick, [requests, errors, active, len(pool.queue), *quantiles(counts)])
+
+    @staticmethod
+    def _close(track: Track, counts: Sequence[int], turns: bool) -> None:
+        """This second's durations of what has parts; the window turns when those of the parts do."""
+        if turns:
+            track.turn()
+        track.gather(counts)
 
     def _track(self, key: Key, tick: int) -> Track | None:
         track = self._tracks.get(key)
@@ -268,7 +296,7 @@ class History:
     def total(self, after: int) -> dict[str, Any]:
         """Of all listeners together; empty before the first second."""
         track = self._tracks.get(("total",))
-        return track.ring.since(after, self.tick) if track is not None else {}
+        return track.since(after, self.tick) if track is not None else {}
 
     def listeners(self, after: int) -> Iterator[dict[str, Any]]:
         """Of each listener."""
@@ -280,18 +308,14 @@ class History:
         """Of each pool."""
         for key, track in self._tracks.items():
             if key[0] == "pool":
-                yield {"name": key[1], **track.ring.since(after, self.tick)}
+                yield {"name": key[1], **track.since(after, self.tick)}
 
     def backends(self, after: int, only_new: bool = False) -> Iterator[dict[str, Any]]:
         """Of each backend, with the percentiles of its last moments; `only_new`: of which a step is over since."""
         for key, track in self._tracks.items():
             if key[0] == "backend" and not (only_new and track.ring.last(after) == track.ring.last(self.tick)):
                 _, pool, name, address = key
-                lately = dict(zip(PERCENTILES, track.lately(), strict=True))
-                yield {
-                    "pool": pool, "name": name, "address": address, "lately": lately,
-                    **track.ring.since(after, self.tick),
-                }  # fmt: skip
+                yield {"pool": pool, "name": name, "address": address, **track.since(after, self.tick)}
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -319,6 +343,15 @@ def _used(backend: Backend) -> tuple[int, int]:
     """How often it was used, as the status counts; how often it failed, or answered that it had."""
     failures = sum(backend.failures.values())
     return sum(backend.requests) + backend.tcp_ok + failures, failures + backend.requests[5]
+
+
+def _durations(books: ListenerBooks) -> list[int]:
+    """How long all its requests took, by bucket."""
+    counts = [0] * (len(BUCKETS) + 1)
+    for route in books.routes.values():
+        if route.requests:
+            counts = [a + b for a, b in zip(counts, route.duration.counts, strict=True)]
+    return counts
 
 
 def _answered(books: ListenerBooks) -> tuple[int, int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hmac
 import re
+from dataclasses import replace
 from importlib import resources
 from typing import Any
 
@@ -12,10 +14,15 @@ from twisted.trial.unittest import TestCase
 from lbsvc.admin.gate import gate_for
 from lbsvc.admin.pages import read_files
 from lbsvc.admin.sampling import Sampling
+from lbsvc.admin.site import place_of
+from lbsvc.config.schema import AdminSettings, Bind
 from tests.admin.asking import Answer, AskingCase
 from tests.admin.fake_control import FakeControl
 
 SESSION = "/dashboard/session"
+
+#: What a browser may do for the page, all of it.
+POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
 
 
 class FileTests(AskingCase):
@@ -25,7 +32,7 @@ class FileTests(AskingCase):
         for name in read_files():
             answer = self.ask("GET", f"/dashboard/{name.decode()}")
             self.assertEqual((name, answer.status), (name, 200))
-            self.assertTrue(answer.headers["content-security-policy"].startswith("default-src 'self';"))
+            self.assertEqual(answer.headers["content-security-policy"], POLICY)
             self.assertEqual(answer.headers["cache-control"], "no-cache")
             self.assertEqual(answer.headers["x-content-type-options"], "nosniff")
             again = self.ask("GET", f"/dashboard/{name.decode()}", If_None_Match=answer.headers["etag"])
@@ -65,11 +72,34 @@ class FileTests(AskingCase):
         self.assertNotIn("set-cookie", self.ask("POST", SESSION, {"token": "x"}).headers)
 
 
+#: What a browser says of itself.
+ACCEPT = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+class TopTests(AskingCase):
+    def test_browsers(self) -> None:
+        """Who types no path is led to the page."""
+        for method in ("GET", "HEAD"):
+            answer = self.ask(method, "/", Accept=ACCEPT)
+            said = (answer.status, answer.headers["location"], answer.headers["vary"], answer.body)
+            self.assertEqual(said, (302, "/dashboard/", "Accept", b""))
+
+    def test_others(self) -> None:
+        """For programs there is nothing, and nothing below it or for other methods."""
+        for accept in ("*/*", "application/json", "text/html;q=0", "text/plain, text/html;q=x"):
+            answer = self.ask("GET", "/", Accept=accept)
+            self.assertEqual((answer.status, answer.headers["content-type"]), (404, "application/problem+json"))
+        self.assertEqual(self.ask("GET", "/").status, 404)
+        self.assertEqual(self.ask("GET", "//", Accept=ACCEPT).status, 404)
+        self.assertEqual(self.ask("POST", "/", Accept=ACCEPT).status, 404)
+
+
 class OffTests(AskingCase):
     admin = "admin: {dashboard: false}\n"
 
     def test_off(self) -> None:
         """Where it is switched off there is nothing, and the API is there."""
+        self.assertEqual(self.ask("GET", "/", Accept=ACCEPT).status, 404)
         for target in ("/dashboard", "/dashboard/", SESSION):
             self.assertEqual(self.ask("GET", target).status, 404)
         self.assertEqual(self.ask("GET", "/api/v1/history").status, 200)
@@ -96,6 +126,7 @@ class TokenTests(AskingCase):
         """Whoever has no token yet gets the page that asks for it, and nothing else."""
         self.assertEqual(self.ask("GET", "/dashboard/app.js").status, 200)
         self.assertEqual(self.ask("GET", SESSION).json(), {"token": True, "signed_in": False, "read_only": False})
+        self.assertEqual(self.ask("GET", "/", Accept=ACCEPT).status, 302)
         for target in ("/api/v1/history", "/api/v1/status", "/dashboard"):
             self.assertEqual((target, self.ask("GET", target).status), (target, 401))
 
@@ -124,10 +155,39 @@ class TokenTests(AskingCase):
 
     def test_another_token(self) -> None:
         """A cookie ends with its token."""
-        cookie = self.cookie().encode()
-        self.assertTrue(gate_for("127.0.0.1", (), "sesame").is_signed_in([cookie]))
-        self.assertFalse(gate_for("127.0.0.1", (), "other").is_signed_in([cookie]))
-        self.assertFalse(gate_for("127.0.0.1", (), "").is_signed_in([cookie]))
+        admin = AdminSettings(token="sesame")
+
+        def status(settings: AdminSettings) -> int:
+            self.site.obey(settings)
+            return self.ask("GET", "/api/v1/status", Cookie=cookie).status
+
+        self.site.gate = replace(self.site.gate, place=place_of(admin.bind))
+        cookie = self.cookie()
+        self.assertEqual(status(replace(admin, hosts=("lb.example",))), 200)
+        self.assertEqual(status(replace(admin, token="other")), 401)
+        self.assertEqual(status(admin), 401)
+
+    def test_forged(self) -> None:
+        """Who knows the token, or guesses it, cannot make a cookie of it: another process has others by the same name; and
+        of many in one request one is looked at. Wrong ones keep nobody out."""
+        name, _, value = self.cookie().partition("=")
+        other = gate_for("127.0.0.1", (), "sesame").cookie
+        self.assertEqual(other[0], name.encode())
+        for guess in (other[1].decode(), hmac.new(b"sesame", b"lbsvc dashboard 1", "sha256").hexdigest()):
+            answer = self.ask("GET", "/api/v1/status", Cookie=f"{name}={guess}; {name}={value}")
+            self.assertEqual(answer.status, 401)
+        for _ in range(30):
+            self.assertEqual(self.ask("GET", "/api/v1/status", Cookie=f"{name}={'0' * 64}").status, 401)
+        self.assertEqual((self.sign_in().status, self.cookie()), (200, f"{name}={value}"))
+
+    def test_other_services(self) -> None:
+        """Another service has a cookie by another name, for browsers do not tell ports apart; a token changes no name, so
+        that nobody can try tokens against it."""
+        names = [
+            gate_for("127.0.0.1", (), token, place_of(Bind("127.0.0.1", port))).cookie[0]
+            for port, token in ((9901, "sesame"), (9901, "other"), (9902, "sesame"))
+        ]
+        self.assertEqual((names[0], len(set(names))), (names[1], 2))
 
     def test_other_sites(self) -> None:
         """With a cookie alone, changes are only our own page's: another port of this host is another origin."""
@@ -158,6 +218,7 @@ class HistoryTests(AskingCase):
             self.control.sample()
         found = self.history()
         self.assertEqual((found["tick"], found["events"], found["reload"]), (3, [], None))
+        self.assertEqual(found["least_us"], 100)
         self.assertEqual([each["requests"] for each in found["backends"]], [[0, 1, 2, 3], [0, 0, 0, 0]])
         found = self.history("?after=2")
         self.assertEqual(([each["requests"] for each in found["pools"]], "events" in found), ([[3]], False))

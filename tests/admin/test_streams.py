@@ -118,14 +118,34 @@ class StreamTests(AskingCase):
         self.assertEqual((self.watchers(), self.control.listeners), (0, []))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def from_(self, host: str) -> Wire:
+        """A watcher with another address."""
+        self.patch(Wire, "getPeer", lambda _: IPv4Address("TCP", host, 4000))
+        return self.watch()
+
     def test_no_more_than_there_is_room_for(self) -> None:
-        """Past the limit a watcher is told to come later; one that leaves makes room."""
-        self.patch(streams, "MOST", 2)
-        wires = [self.watch() for _ in range(2)]
-        late = self.ask("GET", EVENTS)
-        self.assertEqual((late.status, late.headers["retry-after"], bool(late.detail)), (503, "5", True))
-        wires[0].loseConnection()
-        self.assertIn(b" 200 OK", self.watch().value())
+        """Past the limit the oldest of the address that has most ends, as answers do; nobody else's does."""
+        self.patch(streams, "MOST", 4)
+        operator = self.from_("192.0.2.1")
+        crowd = [self.from_("192.0.2.2") for _ in range(3)]
+        late = self.from_("192.0.2.2")
+        ended = [wire.value().endswith(b"\r\n0\r\n\r\n") for wire in (operator, *crowd, late)]
+        self.assertEqual((ended, self.watchers()), ([False, True, False, False, False], 4))
+        other = self.from_("192.0.2.1")
+        ended = [wire.value().endswith(b"\r\n0\r\n\r\n") for wire in (operator, *crowd, late, other)]
+        self.assertEqual((ended, self.watchers()), ([False, True, True, False, False, False], 4))
+        self.assertIn(b" 200 OK", other.value())
+
+    def test_room_of_one_that_does_not_read(self) -> None:
+        """One that has not taken what it was told is cut; the last one of all makes room, too."""
+        self.patch(streams, "MOST", 1)
+        wire = self.watch()
+        wire.watcher.pauseProducing()
+        other = self.watch()
+        self.assertEqual((wire.aborted, self.watchers(), len(self.control.listeners)), (True, 1, 1))
+        other.clear()
+        self.clock.advance(1)
+        self.assertEqual([name for name, _ in told(other)], ["status"])
 
     def test_a_reader_that_pauses(self) -> None:
         """While nothing is taken statuses are left out and changes kept; afterwards they come, in order."""

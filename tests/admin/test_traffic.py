@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
+from twisted.internet.defer import Deferred
+
+from lbsvc.admin.channel import AdminChannel
 from lbsvc.admin.control import Order
 from lbsvc.admin.traffic import LONGEST_PATH
 from lbsvc.errors import Stopping
 from tests.admin.asking import Answer, AskingCase
-from tests.admin.fake_control import SENT
+from tests.admin.fake_control import SENT, Applied
 
 TRAFFIC = "/api/v1/traffic"
 
@@ -44,7 +47,7 @@ class OrderTests(TrafficCase):
             "requests": (0, 1001, "5", 1.5, True, None),
             "clients": (0, 21, "x", False),
             "path": ("", "x", "http://a/", "/a b\n", "/\x7f", 7, "/" * (LONGEST_PATH + 1)),
-            "host": ("", "a b", "a/b", "ä.example", 7, "a" * 262, "x\r\nX: y"),
+            "host": ("", "a b", "a/b", "ä.example", 7, "a" * 262, "x\r\nX: y", "a..b", ".a", "a:65536", "[::1", "a,b"),
             "method": ("POST", "get", 7, None, ["GET"]),
             "listener": (7, None),
             "body": ("x",),
@@ -56,6 +59,11 @@ class OrderTests(TrafficCase):
         self.assertEqual(self.ask("POST", TRAFFIC, {}).status, 422)
         self.assertEqual(self.ask("POST", TRAFFIC, b"[").status, 400)
         self.assertEqual(self.orders, [])
+
+    def test_bounds(self) -> None:
+        """No more than a thousand requests, nor than twenty clients."""
+        self.assertEqual((self.order(requests=1000).status, self.order(requests=1001).status), (200, 422))
+        self.assertEqual((self.order(clients=20).status, self.order(clients=21).status), (200, 422))
 
     def test_which_listener(self) -> None:
         """One that is not there is 404, one of layer 4 is refused in words, one that leaves is 503."""
@@ -104,10 +112,40 @@ class SlowTests(TrafficCase):
     def test_whoever_asked_goes_away(self) -> None:
         """It ends, and what was sent until then is in the log."""
         wire = self.send("POST", TRAFFIC, b'{"listener": "front"}')
-        wire.loseConnection()
+        cast(AdminChannel, wire.protocol).readConnectionLost()  # all that a socket notices when the other end is closed
         assert self.control.sending is not None
         self.assertTrue(self.control.sending.called)
         self.assertIn("3 requests sent", self.events[-1][2])
+        self.assertFalse(wire.connected)
+
+    def test_whoever_asked_is_reset(self) -> None:
+        """The same where the connection breaks."""
+        wire = self.send("POST", TRAFFIC, b'{"listener": "front"}')
+        wire.loseConnection()
+        assert self.control.sending is not None
+        self.assertTrue(self.control.sending.called)
+
+    def test_whoever_asked_had_gone(self) -> None:
+        """Where the end comes while an earlier request of the connection is being answered, none begins."""
+        self.control.pending = Deferred()
+        channel, wire = self.connect()
+        body = b'{"listener": "front"}'
+        for path, sent in (("/api/v1/reload", b""), (TRAFFIC, body)):
+            head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(sent)}\r\n\r\n"
+            channel.dataReceived(head.encode() + sent)
+        channel.readConnectionLost()
+        self.control.pending.callback(Applied(2, ()))
+        self.clock.pump([0, 0, 0])
+        self.assertFalse(wire.connected)
+        self.assertEqual(self.orders, [])
+
+    def test_the_others_wait(self) -> None:
+        """Any other call is answered to a client that has only finished sending."""
+        self.control.pending = Deferred()
+        wire = self.send("POST", "/api/v1/reload")
+        cast(AdminChannel, wire.protocol).readConnectionLost()
+        self.control.pending.callback(Applied(2, ()))
+        self.assertEqual(Answer(wire.value()).status, 200)
 
 
 class ReadOnlyTests(TrafficCase):

@@ -48,7 +48,7 @@ class Wire:
         """TLS, where it is spoken."""
         if self._tls is not None:
             try:
-                self.sock = self._tls.wrap_socket(self.sock, server_hostname="site.example")
+                self.sock = self._tls.wrap_socket(self.sock, server_hostname="site.example", suppress_ragged_eofs=False)
             except OSError as error:
                 raise Cut(f"no handshake: {error}") from None
 

@@ -20,7 +20,7 @@ FAULTS: Final = {
     "slow": ["slow", "drip", "late", "mute"],
     "flapping": ["ill", "ill", "ill", "sick", "killed"],
     "parted": ["parted"],
-    "rude": ["slow", "drip", "half", "surplus"],
+    "rude": ["slow", "drip", "half", "surplus", "parted", "parted", "mute"],
     "operated": ["killed", "slow"],
     "paused": ["slow", "wild"],
     "mixed": ["killed", "stopped", "parted", "ill", "wild", "wild", *[mood for mood in MOODS if mood != "ok"]],

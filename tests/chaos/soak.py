@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tests.chaos.arena import Arena
+from tests.chaos.ending import end_service
 from tests.chaos.faults import KINDS
 from tests.chaos.storm import Storm, quiet_of
 
@@ -61,6 +62,10 @@ class Soak:
             self.storm(kind, length, with_wrk=self.chance.random() < 0.2)
         self._tell(is_due=True)
 
+    def end(self) -> None:
+        """The service ends under load, and loses nothing; the last there is."""
+        end_service(self.arena)
+
     def _check_memory(self) -> None:
         if len(self.resident) > 2 and self.resident[-1] > self.resident[1] + MOST_GROWN:
             shown = [f"{each >> 20}" for each in self.resident]
@@ -97,6 +102,7 @@ def main() -> int:
         if options.kind is not None:
             soak.chance = _Always(options.kind)
         soak.run(seconds)
+        soak.end()
     except AssertionError as error:
         print(error, file=sys.stderr)
         return 1

@@ -52,10 +52,11 @@ class StormTests(SoakCase):
 
 class SoakTests(SoakCase):
     def test_half_a_minute(self) -> None:
-        """Everything at once, with wrk beside our own clients, for half a minute: the same holds after each storm, and
-        memory is what it was (TST-5)."""
+        """Everything at once, with wrk beside our own clients, for half a minute: the same holds after each storm, memory is
+        what it was, and a service that is told to end under load loses nothing (TST-5)."""
         soak = self.soak(SEED + 3)
         soak.storm("mixed", with_wrk=True)
         soak.run(16)
         self.assertGreater(soak.requests, 1000)
         self.assertGreater(soak.storms, 2)
+        soak.end()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lbsvc.core.policies import KeptConnections, RetryPolicy, UpstreamTimeouts
 from lbsvc.http.h2_client import PATIENCE, SILENCE
 from tests.http.h2_backends import CANCEL, GET, INTERNAL, POST, REFUSED_STREAM, H2Backend, H2RoadCase
-from tests.http.road import Road
+from tests.http.road import HOLE, OPEN, Road
 
 
 class EndTests(H2RoadCase):
@@ -21,6 +21,45 @@ class EndTests(H2RoadCase):
         self.assertEqual(backend.resets(), [(1, CANCEL)])
         backend.answer(3)
         self.assertEqual(other.answer(b"GET").status, 200)
+
+    def test_client_gone_while_dialled(self) -> None:
+        """A client that goes before the connection is there ends its dial, and leaves no lease behind."""
+        road = self.h2_road()
+        road.reactor.behaviour[9001] = HOLE
+        client = road.client()
+        client.send(GET)
+        client.reset()
+        self.assertEqual([dial.is_over for dial in road.reactor.dials], [True])
+        self.assertEqual((road.backends[0].active, road.books.in_flight), (0, 0))
+        road.reactor.behaviour[9001] = OPEN
+        other = road.client()
+        other.send(GET)
+        self.backend(road).answer(1)
+        self.assertEqual(other.answer(b"GET").status, 200)
+
+    def test_one_of_two_gone_while_dialled(self) -> None:
+        """Whoever goes leaves the dial to those who wait for it as well."""
+        road = self.h2_road()
+        road.reactor.behaviour[9001] = HOLE
+        client, other = road.client(), road.client()
+        client.send(GET)
+        other.send(GET)
+        client.reset()
+        (dial,) = road.reactor.dials
+        dial.connect()
+        road.run()
+        self.backend(road).answer(1)
+        self.assertEqual(other.answer(b"GET").status, 200)
+
+    def test_no_time_left_while_dialled(self) -> None:
+        """A try whose time is over before the connection is there is one that took too long."""
+        road = self.h2_road(pool={"retry": RetryPolicy(attempts=1, per_try_timeout=1)})
+        road.reactor.behaviour[9001] = HOLE
+        client = road.client()
+        client.send(GET)
+        road.run(2)
+        self.assertEqual(client.answer(b"GET").status, 504)
+        self.assertEqual((road.backends[0].active, road.books.in_flight), (0, 0))
 
     def test_goaway(self) -> None:
         """What the backend has not looked at goes on a new connection, whatever its method; what it has is answered."""

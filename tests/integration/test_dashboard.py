@@ -118,6 +118,8 @@ class LiveTests(DashboardCase):
         self.addCleanup(browser.stop)
         browser.open(self.url)
         browser.wait("document.querySelectorAll('#pools tbody tr').length === 1000")
+        style = "getComputedStyle(document.querySelector('#pools tbody tr:last-child')).contentVisibility"
+        self.assertEqual(browser.run(style), "auto", "what is out of sight is not laid out")
         browser.write("#find", "b1999")
         browser.wait("document.querySelectorAll('#pools tbody tr').length === 1")
         browser.wait(says("b1999", "127.0.0.1:1999"))

@@ -9,7 +9,7 @@ from typing import Any
 from tests.integration.cases import config
 from tests.integration.secured import NAME, SecureCase
 from tests.kit.operating import Operator, Tree, fresh_requests
-from tests.kit.processes import free_ports, until
+from tests.kit.processes import RawClient, free_ports, until
 from tests.kit.upstreams import Hang, RecordingBackend, Request, named_backend
 
 AGENT = b"(traffic "
@@ -111,6 +111,23 @@ class CountTests(TrafficCase):
 
 
 class EndTests(TrafficCase):
+    def test_whoever_asked_goes_away(self) -> None:
+        """A client that closes its connection as clients do (curl that is interrupted) ends its run: what it wanted is not
+        sent to the end, what was sent is in the log, and there may be another one at once."""
+        balancer, _ = self.serve(*self.pair())
+        operator = Operator(balancer)
+        body = b'{"listener": "main", "requests": 1000, "clients": 1}'
+        head = b"POST /api/v1/traffic HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+        with RawClient(balancer.admin_port) as client:
+            client.send(head + body)
+            until(lambda: asked(self.one) > 5, "the run has begun")
+        (event,) = until(
+            lambda: [each for each in balancer.events() if each["event"] == "admin.change"], "the run has ended"
+        )
+        self.assertLess(int(str(event["message"]).split(": ")[1].split()[0]), 1000)
+        self.assertLess(asked(self.one) + asked(self.two), 1000)
+        self.assertEqual(self.send(operator, requests=4)["statuses"], {"200": 4})
+
     def test_the_service_stops(self) -> None:
         """A run does not hold up a stop: it is answered with what there is, and nothing is sent from then on."""
         silent = self.backend(RecordingBackend([Request(), Hang()]))

@@ -9,8 +9,8 @@ export class Refused extends Error {
   }
 }
 
-export async function ask(method, path, value) {
-  const options = {method, credentials: "same-origin", headers: {Accept: "application/json"}};
+export async function ask(method, path, value, more = {}) {
+  const options = {method, credentials: "same-origin", headers: {Accept: "application/json"}, ...more};
   if (value !== undefined) {
     options.body = JSON.stringify(value);
     options.headers["Content-Type"] = "application/json";
@@ -30,7 +30,9 @@ export async function ask(method, path, value) {
 const API = "/api/v1";
 const place = (pool, name) => `${API}/pools/${encodeURIComponent(pool)}/backends/${encodeURIComponent(name)}`;
 
-export const session = () => ask("GET", "session");
+/** Also how the page finds out whether the service is there: it is not where no answer comes soon. */
+export const session = () => ask("GET", "session", undefined, {signal: AbortSignal.timeout(3000)})
+  .then(found => found ?? Promise.reject(new Refused(0, {})));
 export const signIn = token => ask("POST", "session", {token});
 export const signOut = () => ask("DELETE", "session");
 export const history = query => ask("GET", `${API}/history?${new URLSearchParams(query)}`);

@@ -34,20 +34,41 @@ export function mark(node, name, value) {
 
 export const byId = id => document.getElementById(id);
 
-/** A colour of the style sheet. */
-export const colour = name => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+const colours = new Map();
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => colours.clear());
+
+/** A colour of the style sheet; looked up once, since a look at a style has the browser make up everything that has changed. */
+export function colour(name) {
+  const known = colours.get(name);
+  if (known) return known;
+  const found = getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+  colours.set(name, found);
+  return found;
+}
+
+const numbers = [0, 1, 2].map(digits => new Intl.NumberFormat("en-US", {maximumFractionDigits: digits}));
+
+/** A number in full, written in one way wherever the browser is from: 4,497. */
+export const full = (value, digits = 0) => numbers[digits].format(value);
 
 export function count(value) {
   if (value === null || value === undefined) return "–";
   if (value >= 1e6) return `${(value / 1e6).toFixed(1)}M`;
   if (value >= 1e4) return `${(value / 1e3).toFixed(1)}k`;
-  return String(Math.round(value));
+  return full(value);
 }
 
 export function rate(value) {
   if (value === null || value === undefined) return "–";
+  if (value > 0 && value < 0.05) return "<0.1";
   return value < 9.95 && value !== 0 ? value.toFixed(1) : count(value);
 }
+
+/** What stands at an axis: exactly what is meant, for the steps of an axis may be quarters. */
+export const onAxis = value =>
+  value >= 1e6 ? `${full(value / 1e6, 2)}M` : value >= 1e4 ? `${full(value / 1e3, 2)}k` : full(value, 2);
+export const timeOnAxis = us =>
+  us >= 1e6 ? `${full(us / 1e6, 2)} s` : us >= 1000 ? `${full(us / 1000, 2)} ms` : `${full(us, 2)} µs`;
 
 /** Microseconds. */
 export function time(us) {
@@ -55,6 +76,21 @@ export function time(us) {
   if (us < 1000) return `${Math.round(us)} µs`;
   if (us < 1e6) return `${(us / 1000).toFixed(us < 99_500 && us % 1000 ? 1 : 0)} ms`;
   return `${(us / 1e6).toFixed(2)} s`;
+}
+
+/** Microseconds as the service counts them, in buckets: below the lowest, `least`, nobody knows more. */
+export const latency = (us, least) => (us >= 0 && us < least ? `< ${time(least)}` : time(us));
+
+/** Whole percents that make a hundred together: where most is cut off, it is rounded up. */
+export function percents(parts) {
+  const whole = parts.reduce((sum, part) => sum + part, 0);
+  if (!whole) return parts.map(() => "–");
+  const exact = parts.map(part => 100 * part / whole);
+  const found = exact.map(Math.floor);
+  const left = 100 - found.reduce((sum, each) => sum + each, 0);
+  const order = exact.map((each, at) => [each - found[at], at]).sort((one, other) => other[0] - one[0]);
+  for (const [, at] of order.slice(0, left)) found[at]++;
+  return found.map((each, at) => (each === 0 && parts[at] ? "<1 %" : each === 100 && parts[at] < whole ? ">99 %" : `${each} %`));
 }
 
 export function percent(part, whole) {
@@ -80,7 +116,9 @@ export function span(seconds) {
   return `${Math.floor(seconds / size)}${unit}${more ? ` ${more}${parts[at + 1][1]}` : ""}`;
 }
 
+const hours = new Intl.DateTimeFormat([], {hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23"});
+
 export function clock(stamp) {
   const when = new Date(stamp);
-  return Number.isNaN(when.getTime()) ? "" : when.toLocaleTimeString([], {hour12: false});
+  return Number.isNaN(when.getTime()) ? "" : hours.format(when);
 }

@@ -21,8 +21,9 @@ export class Series {
     const most = Math.ceil(this.limit / this.step);
     for (const [name, values] of Object.entries(found)) {
       if (NAMES.has(name)) continue;
-      const all = fresh ? values : [...(this.columns[name] ?? []), ...values];
-      this.columns[name] = all.length > most ? all.slice(-most) : all;
+      const all = this.columns[name] = fresh ? values : this.columns[name] ?? [];
+      if (!fresh) all.push(...values); // in place: there may be thousands of them
+      if (all.length > most) all.splice(0, all.length - most);
     }
   }
 
@@ -78,12 +79,14 @@ export class Model {
     this.range = 600;
     this.past = []; // {uptime, counts: Map}
     this.rates = new Map();
+    this.least = 0; // microseconds: the lowest bucket of the histograms
+    this.isLeaving = false; // it has said that it drains
   }
 
   /** The next status; true where it is of another process than the one before. */
   addStatus(status) {
     const isNew = this.status !== null && status.uptime < this.status.uptime;
-    if (isNew) { this.past = []; this.series.clear(); this.tick = -1; }
+    if (isNew) { this.past = []; this.series.clear(); this.tick = -1; this.isLeaving = false; }
     this.status = status;
     const counts = new Map();
     this.rates.clear();
@@ -105,8 +108,24 @@ export class Model {
     return isNew;
   }
 
+  /** What an event says of the status before the next one comes, which may be never; false where it says nothing. */
+  heed(event) {
+    if (!this.status) return false;
+    if (event.event === "service.draining" || event.event === "service.stopped") {
+      this.isLeaving = true;
+      this.status.ready = false;
+      return true;
+    }
+    const state = {"listener.bound": "listening", "listener.closed": "draining", "listener.lost": "closed"}[event.event];
+    const listener = this.status.listeners.find(each => each.name === event.listener);
+    if (!state || !listener || (event.event === "listener.closed" && event.bind)) return false; // one of several addresses
+    listener.state = state;
+    return true;
+  }
+
   addHistory(found, fresh, limit) {
     this.tick = found.tick;
+    this.least = found.least_us;
     const seen = new Set();
     const put = (key, each, most) => {
       seen.add(key);
@@ -128,11 +147,29 @@ export class Model {
   pool(name) { return this.series.get(keyOf("pool", name)) ?? null; }
   listener(name) { return this.series.get(keyOf("listener", name)) ?? null; }
   backend(pool, backend) { return this.series.get(keyOf("backend", pool, backend.name, backend.address)) ?? null; }
-  rateOf(pool, backend) { return this.rates.get(keyOf("backend", pool, backend.name, backend.address)) ?? null; }
+  /** Of the same seconds as all the others; where the series' steps are long, of the last statuses. */
+  rateOf(pool, backend) {
+    const series = this.backend(pool, backend);
+    if (series?.step === 1) return series.rate("requests", SPAN);
+    return this.rates.get(keyOf("backend", pool, backend.name, backend.address)) ?? null;
+  }
+}
+
+/** Whether the service takes requests: ready, draining, not ready. */
+export function standingOf({status, isLeaving}) {
+  if (status.ready) return "ready";
+  const isDraining = status.listeners.length > 0 && status.listeners.every(each => each.state !== "listening");
+  return isLeaving || isDraining ? "draining" : "not ready";
 }
 
 /** Does it take traffic as it should? */
 export const isWell = backend => backend.health === "up" && backend.state === "ready" && backend.circuit === "closed";
+
+/** Is it back, and let try a few requests? */
+export const isOnTrial = backend => backend.health === "up" && backend.state === "ready" && backend.circuit === "half_open";
+
+/** How that word is said. */
+export const said = word => (word === "half_open" ? "on trial" : word.replace("_", " "));
 
 /** One word for a backend, the one that matters most. */
 export function wordOf(backend) {

@@ -1,9 +1,9 @@
 // The pools and their backends as tables. A row that is out of sight is touched every ten seconds and its line not drawn; a
 // cell is touched when it says something new.
 
-import {byId, clock, count, make, mark, percent, rate, say, time} from "./dom.js";
+import {byId, clock, count, full, latency, make, mark, percent, rate, say} from "./dom.js";
 import {spark} from "./charts.js";
-import {isWell, keyOf, wordOf} from "./model.js";
+import {isOnTrial, isWell, keyOf, said, wordOf} from "./model.js";
 
 const LATELY = 30; // seconds
 const SELDOM = 10; // statuses between looks at a row that is out of sight
@@ -18,8 +18,16 @@ const ORDERS = {
   active: (one, other) => other.backend.active - one.backend.active,
 };
 
-const HEADS = [["Backend", "name"], ["State", "state"], ["Weight", "number weight"], ["Active", "number active"], ["Rate", "number rate"],
-  ["Errors", "number errors"], ["p50", "number p50"], ["p95", "number p95"], ["p99", "number p99"], ["10 min", "spark"], ["Last check", "check"]];
+/** Of when a number is, and what it counts. */
+export const HINTS = {
+  rate: "Requests a second over the last 5 s.",
+  tries: "Of all tries of the last 30 s, those that failed or were answered with 5xx. Where another try was answered well, no client has seen it: what clients were told is in the tile Errors.",
+  latency: "Of what has ended in the last 10 to 20 s, here as everywhere on this page.",
+};
+
+const HEADS = [["Backend", "name"], ["State", "state"], ["Weight", "number weight"], ["Active", "number active"], ["Rate", "number rate", HINTS.rate],
+  ["Failed tries", "number errors", HINTS.tries], ["p50", "number p50", HINTS.latency], ["p95", "number p95", HINTS.latency],
+  ["p99", "number p99", HINTS.latency], ["10 min", "spark"], ["Last check", "check"]];
 
 class Row {
   constructor(open) {
@@ -29,11 +37,12 @@ class Row {
     this.marks = make("span", {class: "marks"});
     this.canvas = make("canvas", {"aria-hidden": "true"});
     this.check = make("span", {});
+    this.checked = make("td", {role: "cell", class: "check"}, this.check);
     this.numbers = HEADS.slice(2, 9).map(([, kind]) => make("td", {role: "cell", class: kind}));
     this.node = make("tr", {role: "row"},
       make("th", {scope: "row", role: "rowheader", class: "name"}, this.title, this.address),
       make("td", {role: "cell", class: "state"}, this.word, this.marks), ...this.numbers,
-      make("td", {role: "cell", class: "spark"}, this.canvas), make("td", {role: "cell", class: "check"}, this.check));
+      make("td", {role: "cell", class: "spark"}, this.canvas), this.checked);
     this.node.row = this;
     this.isSeen = this.isShown = false;
   }
@@ -55,22 +64,22 @@ class Row {
     const word = wordOf(backend);
     say(this.title, backend.name);
     say(this.address, backend.name === backend.address ? "" : backend.address);
-    say(this.word, word.replace("_", " "));
+    say(this.word, said(word));
     mark(this.word, "data-word", word);
     mark(this.node, "data-word", word);
     const marks = [];
     if (backend.state !== "ready" && backend.health !== "up") marks.push(backend.health);
-    if (backend.circuit !== "closed" && word !== backend.circuit) marks.push(`circuit ${backend.circuit.replace("_", " ")}`);
+    if (backend.circuit !== "closed" && word !== backend.circuit) marks.push(`circuit ${said(backend.circuit)}`);
     if (backend.backup) marks.push("backup");
     if (backend.source === "runtime") marks.push("run time");
     say(this.marks, marks.join(" · "));
     const texts = [String(backend.weight), String(backend.active), rate(this.rate), this.done ? percent(this.wrong, this.done) : "–",
-      time(lately?.p50_us), time(lately?.p95_us), time(lately?.p99_us)];
+      ...["p50_us", "p95_us", "p99_us"].map(name => latency(lately?.[name], model.least))];
     texts.forEach((text, at) => say(this.numbers[at], text));
     mark(this.numbers[3], "data-bad", this.wrong ? "" : null);
     const check = backend.last_check;
     say(this.check, check ? check.detail || (check.ok ? "ok" : "failed") : "–");
-    mark(this.check, "title", check ? `${clock(check.at)}  ${check.detail}` : null);
+    mark(this.checked, "title", check ? `${clock(check.at)}  ${check.detail || (check.ok ? "ok" : "failed")}` : null);
     mark(this.check, "data-bad", check && !check.ok ? "" : null);
     if (series && this.isSeen) {
       const past = series.points("requests", 600, 60, model.tick);
@@ -89,17 +98,18 @@ class PoolPanel {
     this.order = [];
     this.algorithm = make("span", {class: "badge"});
     this.up = make("span", {class: "badge up"});
-    this.facts = ["rate", "errors", "p50", "p95", "p99", "active", "queued"].map(word => [make("b", {}, "–"), word]);
+    this.facts = [["rate", HINTS.rate], ["failed tries", HINTS.tries], ...["p50", "p95", "p99"].map(word => [word, HINTS.latency]), ["active"], ["queued"]]
+      .map(([word, hint = null]) => [make("b", {}, "–"), word, hint]);
     this.canvas = make("canvas", {class: "poolspark", "aria-hidden": "true"});
     this.body = make("tbody", {role: "rowgroup"});
     this.empty = make("p", {class: "quiet none", hidden: true}, "No backend here is like that.");
     this.scroll = make("div", {class: "scroll"}, make("table", {role: "table", "aria-label": `Backends of ${name}`},
-      make("thead", {role: "rowgroup"}, make("tr", {role: "row"}, ...HEADS.map(([head, kind]) => make("th", {scope: "col", role: "columnheader", class: kind}, head)))),
+      make("thead", {role: "rowgroup"}, make("tr", {role: "row"}, ...HEADS.map(([head, kind, title = null]) => make("th", {scope: "col", role: "columnheader", class: kind, title}, head)))),
       this.body), this.empty);
     this.node = make("article", {class: "panel pool"},
       make("header", {}, make("h2", {}, name), this.algorithm, this.up, make("span", {class: "gap"}), this.canvas,
         make("button", {type: "button", class: "button small changes", click: () => acts.add(name)}, "Add backend")),
-      make("dl", {class: "facts"}, ...this.facts.map(([value, word]) => make("div", {}, make("dt", {}, word), make("dd", {}, value)))),
+      make("dl", {class: "facts"}, ...this.facts.map(([value, word, title]) => make("div", {title}, make("dt", {}, word), make("dd", {}, value)))),
       this.scroll);
   }
 
@@ -149,12 +159,13 @@ class PoolPanel {
     const series = model.pool(pool.name);
     const up = pool.backends.filter(isWell).length;
     say(this.algorithm, pool.algorithm.replaceAll("_", " "));
-    say(this.up, `${up}/${pool.backends.length} up`);
-    mark(this.up, "data-word", up === pool.backends.length ? "up" : up ? "ejected" : "down");
+    const trying = pool.backends.filter(isOnTrial).length;
+    say(this.up, `${full(up)}/${full(pool.backends.length)} up${trying ? `, ${full(trying)} on trial` : ""}`);
+    mark(this.up, "data-word", up === pool.backends.length ? "up" : up || trying ? "ejected" : "down");
     const {total: done} = series?.sum("requests", LATELY) ?? {total: 0};
     const active = pool.backends.reduce((sum, backend) => sum + backend.active, 0);
     const texts = [rate(series?.rate("requests", 5)), percent(series?.sum("errors", LATELY).total ?? 0, done),
-      time(series?.last("p50_us")), time(series?.last("p95_us")), time(series?.last("p99_us")), count(active), count(pool.queued)];
+      ...["p50_us", "p95_us", "p99_us"].map(name => latency(series?.lately?.[name], model.least)), count(active), count(pool.queued)];
     texts.forEach((text, at) => say(this.facts[at][0], text));
     if (series) spark(this.canvas, series.points("requests", 600, 60, model.tick), series.points("errors", 600, 60, model.tick));
   }
@@ -182,7 +193,7 @@ export class Pools {
     return {
       order: byId("order").value,
       takes: ({backend, pool, rate: rateNow}) =>
-        (!words || `${pool}/${backend.name} ${backend.address} ${wordOf(backend)}`.toLowerCase().includes(words)) &&
+        (!words || `${pool}/${backend.name} ${backend.address} ${said(wordOf(backend))}`.toLowerCase().includes(words)) &&
         (which === "all" || (which === "trouble" ? !isWell(backend) : (rateNow ?? 0) > 0 || backend.active > 0)),
     };
   }
@@ -204,7 +215,7 @@ export class Pools {
       all += pool.backends.length;
     }
     for (const [name, panel] of this.panels) if (!names.has(name)) { panel.node.remove(); this.panels.delete(name); }
-    say(byId("found"), found === all ? `${all} backends` : `${found} of ${all} backends`);
+    say(byId("found"), found === all ? `${full(all)} backends` : `${full(found)} of ${full(all)} backends`);
   }
 
   /** Up and down go from backend to backend. */

@@ -2,8 +2,8 @@
 
 import {add, change, remove, signIn} from "./calls.js";
 import {spark} from "./charts.js";
-import {byId, clock, count, make, percent, rate, say, time} from "./dom.js";
-import {keyOf, wordOf} from "./model.js";
+import {byId, clock, count, full, latency, make, percent, rate, say} from "./dom.js";
+import {keyOf, said, wordOf} from "./model.js";
 
 const sheet = byId("sheet");
 let shown = null; // what is to be brought up to date while the dialog is open
@@ -51,7 +51,7 @@ export function showBackend(pool, backend, model, mayChange) {
   const problem = problemBox();
   const word = make("span", {class: "word"});
   const canvas = make("canvas", {class: "bigspark", "aria-hidden": "true"});
-  const names = ["Address", "Health", "Circuit", "State", "Weight", "Active", "Rate", "Errors", "p50", "p95", "p99", "Requests", "Failures", "Source"];
+  const names = ["Address", "Health", "Circuit", "State", "Weight", "Active", "Rate", "Failed tries", "p50", "p95", "p99", "Requests", "Failures", "Source"];
   const values = names.map(() => make("dd", {}));
   const check = make("p", {class: "checked"});
   const parts = [make("p", {class: "under"}, word, make("span", {class: "quiet"}, `in ${pool}`)), canvas,
@@ -81,11 +81,12 @@ export function showBackend(pool, backend, model, mayChange) {
     if (!found) { sheet.close(); return; }
     const series = now.backend(pool, found);
     const done = series?.sum("requests", 30).total ?? 0;
+    const lately = name => latency(series?.lately?.[name], now.least);
     const texts = [found.address, found.health, found.circuit.replace("_", " "), found.state, String(found.weight), count(found.active),
-      rate(now.rateOf(pool, found)), done ? percent(series.sum("errors", 30).total, done) : "–", time(series?.lately?.p50_us), time(series?.lately?.p95_us),
-      time(series?.lately?.p99_us), found.requests.toLocaleString(), found.failures.toLocaleString(), found.source === "runtime" ? "run time" : "configuration"];
+      rate(now.rateOf(pool, found)), done ? percent(series.sum("errors", 30).total, done) : "–", lately("p50_us"), lately("p95_us"),
+      lately("p99_us"), full(found.requests), full(found.failures), found.source === "runtime" ? "run time" : "configuration"];
     texts.forEach((text, at) => say(values[at], text));
-    say(word, wordOf(found).replace("_", " "));
+    say(word, said(wordOf(found)));
     word.dataset.word = wordOf(found);
     states.forEach((button, at) => button.setAttribute("aria-pressed", String(["ready", "drain", "maint"][at] === found.state)));
     say(check, found.last_check ? `Last check at ${clock(found.last_check.at)}: ${found.last_check.ok ? "" : "failed, "}${found.last_check.detail}` : "Not checked yet");

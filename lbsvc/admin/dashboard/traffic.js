@@ -1,21 +1,21 @@
 // Send traffic through a listener, and see who answered: a dialog with bars by backend and by status.
 
 import {send} from "./calls.js";
-import {byId, make, percent, rate, say, time} from "./dom.js";
+import {byId, full, make, percents, rate, say, time} from "./dom.js";
 import {attempt, field, open, problemBox} from "./sheets.js";
 
 const HUES = 9;
 let before = {listener: "", requests: "100", clients: "4", path: "/", host: "", method: "GET"}; // as it was asked for last
 
-/** A list of bars: [label, count, class, what more is to be said]. */
-function bars(title, rows, whole) {
+/** A list of bars: [label, count, class, what more is to be said], and their shares in words. */
+function bars(title, rows, shares) {
   if (!rows.length) return null;
   const most = Math.max(...rows.map(([, count]) => count));
-  return make("section", {}, make("h3", {}, title), make("ul", {class: "bars"}, ...rows.map(([label, count, kind, more]) => {
+  return make("section", {}, make("h3", {}, title), make("ul", {class: "bars"}, ...rows.map(([label, count, kind, more], at) => {
     const fill = make("i", {class: kind});
     fill.style.width = `${100 * count / most}%`;
     return make("li", {}, make("span", {title: label}, label, more && make("small", {}, more)), make("span", {class: "bar", "aria-hidden": "true"}, fill),
-      make("b", {}, count.toLocaleString()), make("small", {}, percent(count, whole)));
+      make("b", {}, full(count)), make("small", {}, shares[at]));
   })));
 }
 
@@ -27,16 +27,18 @@ function showFound(place, found) {
   const pools = new Set(backends.map(each => each.pool));
   const named = backends.map((each, at) => [each.name ?? "no backend", each.requests, each.name === null ? "none" : `hue${at % HUES + 1}`,
     each.name === null ? "" : pools.size > 1 ? each.pool : ""]);
+  const codes = Object.entries(statuses), lost = Object.entries(errors);
+  const shares = percents([...codes, ...lost].map(([, count]) => count)); // both lists together are all that was sent
   const words = Object.entries(reasons).filter(([reason]) => reason !== "ok").map(([reason, count]) => `${count} ${reason}`).join(", ");
   place.replaceChildren(...[
-    make("p", {class: "summary"}, make("b", {}, `${answered.toLocaleString()} of ${sent.toLocaleString()} answered`),
+    make("p", {class: "summary"}, make("b", {}, `${full(answered)} of ${full(sent)} answered`),
       ` in ${time(elapsed * 1e6)}, ${rate(elapsed ? answered / elapsed : 0)} a second`),
     make("dl", {class: "facts"}, ...["p50", "p95", "p99", "max"].map(name =>
       make("div", {}, make("dt", {}, name), make("dd", {}, make("b", {}, latency[name] === null ? "–" : time(latency[name] * 1000)))))),
-    bars("By backend", named, backends.reduce((sum, each) => sum + each.requests, 0)),
-    bars("By status", Object.entries(statuses).map(([status, count]) => [status, count, kindOf(status), ""]), sent),
+    bars("By backend", named, percents(backends.map(each => each.requests))),
+    bars("By status", codes.map(([status, count]) => [status, count, kindOf(status), ""]), shares),
     words && make("p", {class: "quiet"}, `Not well: ${words}`),
-    bars("Without an answer", Object.entries(errors).map(([words, count]) => [words, count, "bad", ""]), sent),
+    bars("Without an answer", lost.map(([words, count]) => [words, count, "bad", ""]), shares.slice(codes.length)),
   ].filter(part => part));
 }
 
