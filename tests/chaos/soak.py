@@ -34,12 +34,17 @@ class Soak:
         self.seed = seed
         self.say = say
         self.chance = random.Random(f"soak {seed}")
+        self.kinds = [*KINDS, "mixed", "mixed", "mixed"]
         self.arena = Arena(seed)
         self.storms = 0
         self.requests = 0
         self.reasons = Counter[str]()
         self.resident: list[int] = []
-        self.former = quiet_of(self.arena, 10)
+        try:
+            self.former = quiet_of(self.arena, 10)
+        except BaseException:
+            self.arena.stop()
+            raise
         self._began = self._said = time.monotonic()
 
     def storm(self, kind: str, length: int = LENGTH, with_wrk: bool = False) -> Storm:
@@ -58,8 +63,7 @@ class Soak:
         """Storms for so long, and three at least."""
         end = time.monotonic() + seconds
         while self.storms < 3 or time.monotonic() < end:
-            kind = self.chance.choice([*KINDS, "mixed", "mixed", "mixed"])
-            self.storm(kind, length, with_wrk=self.chance.random() < 0.2)
+            self.storm(self.chance.choice(self.kinds), length, with_wrk=self.chance.random() < 0.2)
         self._tell(is_due=True)
 
     def end(self) -> None:
@@ -100,7 +104,7 @@ def main() -> int:
     soak = Soak(options.seed, lambda line: print(line, flush=True))
     try:
         if options.kind is not None:
-            soak.chance = _Always(options.kind)
+            soak.kinds = [options.kind]
         soak.run(seconds)
         soak.end()
     except AssertionError as error:
@@ -110,17 +114,6 @@ def main() -> int:
         soak.stop()
     print(f"held: {soak.storms} storms, {soak.requests} requests")
     return 0
-
-
-class _Always(random.Random):
-    """Chooses one kind whatever there is to choose from."""
-
-    def __init__(self, kind: str) -> None:
-        super().__init__(kind)
-        self._kind = kind
-
-    def choice(self, seq: object) -> str:  # type: ignore[override]
-        return self._kind
 
 
 if __name__ == "__main__":

@@ -189,7 +189,10 @@ class Storm:
         self.operations.settle()
         arena.traffic.mood = "calm"
         self.note("all mended")
-        until(self.operations.is_settled, f"all are up again: {self._standing()}", DEADLINE)
+        try:
+            until(self.operations.is_settled, "all are up again", DEADLINE)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {arena.operator.api('GET', '/status').value['pools']}") from None
         self.note("all up")
         until(self._sheds_nothing, "served by a service that is not overloaded", DEADLINE)
         arena.books.mark()
@@ -206,13 +209,6 @@ class Storm:
         before = self.arena.metrics()
         self._serve_some()
         return not Grown(before, self.arena.metrics()).by("lbsvc_listener_rejected_total", "reason", reason="overload")
-
-    def _standing(self) -> Any:
-        return (
-            self.arena.operator.api("GET", "/status").value["pools"]
-            if self.arena.service.process.poll() is None
-            else ""
-        )
 
     # -- what must hold
 

@@ -123,13 +123,9 @@ function addEvents(list) {
 
 /** A thousand events may come at once: they are drawn together. */
 function told(event) {
-  if (events.push(event) === 1) {
-    requestAnimationFrame(() => {
-      addEvents(events);
-      if (events.filter(each => model.heed(each)).length) { showHead(); showListeners(); }
-      events = [];
-    });
-  }
+  if (model.heed(event)) { showHead(); showListeners(); }
+  if (events.push(event) > 1) return;
+  requestAnimationFrame(() => { addEvents(events); events = []; });
 }
 
 /** How the last reload ended stands in the head until there is another. */

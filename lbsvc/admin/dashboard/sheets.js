@@ -8,13 +8,14 @@ import {keyOf, said, wordOf} from "./model.js";
 const sheet = byId("sheet");
 let shown = null; // what is to be brought up to date while the dialog is open
 
-sheet.addEventListener("close", () => { shown = null; sheet.replaceChildren(); });
+sheet.addEventListener("close", () => { if (!sheet.open) { shown = null; sheet.replaceChildren(); } }); // told late: another may be open
 sheet.addEventListener("click", event => { if (event.target === sheet && !sheet.dataset.must) sheet.close(); });
 sheet.addEventListener("cancel", event => { if (sheet.dataset.must) event.preventDefault(); });
 
 /** Show a dialog. */
 export function open(title, ...parts) {
   delete sheet.dataset.must;
+  shown = null;
   sheet.replaceChildren(make("div", {class: "sheet"}, make("header", {}, make("h2", {id: "sheet-title"}, title),
     make("button", {type: "button", class: "close", "aria-label": "Close", click: () => sheet.close()}, "×")), ...parts));
   if (!sheet.open) sheet.showModal();
