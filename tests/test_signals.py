@@ -44,7 +44,8 @@ class SignalTests(TestCase):
     def setUp(self) -> None:
         for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"):
             number = getattr(signal, name)
-            self.addCleanup(signal.signal, number, signal.getsignal(number))
+            # What a test before has left there may have been asked for something, and would be done here.
+            self.addCleanup(signal.signal, number, signal.signal(number, signal.SIG_DFL))
         self.recorder = Recorder()
 
     def send(self, *names: str) -> list[str]:

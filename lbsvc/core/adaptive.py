@@ -25,7 +25,11 @@ more often.
 - Time forgives, with the time constant `TAU`: what was found out about a backend that nobody asks fades into what is
   usual in its tier (the mean of all answers), and its error rate into 0. Therefore each gets a trickle, be it as bad as
   it may: ten times slower, about one request in four seconds at ten a second; a thousand times, one in ten or fifteen.
-  Within half a minute of its recovery it has its share again. A new member starts with what is usual.
+  Within half a minute of its recovery it has its share again.
+- Who has given fewer than `NEW` answers is not judged by them, unless one has failed: he is no worse than whom he is
+  compared with. First answers are slow ones (a dial, cold caches): the fastest of them counts. And the very first one of a
+  pool would else stand for all who have given none, so that whoever gave it, and then faster ones, kept the traffic for as
+  long as that took to fade.
 
 Promises: O(1) with equal weights, O(log n) otherwise; no more memory than one record for each member, and for each that
 left less than `MEMORY` ago, for whoever is gone for a moment (suspected, say) shall not come back as if nothing had been.
@@ -77,6 +81,8 @@ GRAIN: Final = 0.0005
 SLOWEST: Final = 3600.0
 #: How much one answer of any member moves what is usual.
 USUAL: Final = 0.02
+#: After so many answers a backend is judged by them.
+NEW: Final = 5
 #: Seconds that a cost is good for before time changes it.
 FRESH: Final = 0.1
 #: Draws for two that are not excluded, before the excluded are left out of the draw itself.
@@ -88,12 +94,13 @@ FEW: Final = 8
 class Pace:
     """What is known about one backend. `cost` follows from the others; whoever changes them says `price()`."""
 
-    __slots__ = ("backend", "burden", "cost", "errors", "level", "score", "stamp", "weight")
+    __slots__ = ("answers", "backend", "burden", "cost", "errors", "level", "score", "stamp", "weight")
 
     def __init__(self, backend: Backend, level: float, now: float) -> None:
         self.backend = backend
         self.weight = 1
         self.burden = 1.0  # of one request in flight: mean weight over weight
+        self.answers = 0  # up to NEW, where one counts no more than another
         self.level = level  # logarithm of the latency in seconds, GRAIN included
         self.errors = 0.0  # 0 to 1
         self.stamp = now  # up to when it has faded
@@ -212,13 +219,18 @@ class Adaptive(Picker):
         if now - pace.stamp > FRESH:
             pace.fade(self._usual, now)
         if failed:
+            pace.answers = NEW
             pace.errors += WORSE * (1.0 - pace.errors)
             if level > pace.level:
                 pace.level += RISE * (level - pace.level)
         else:
             self._usual += USUAL * (level - self._usual)
             pace.errors -= BETTER * pace.errors
-            pace.level += (RISE if level > pace.level else FALL) * (level - pace.level)
+            if pace.answers < NEW:
+                pace.level = min(level, pace.level) if pace.answers else level
+                pace.answers += 1
+            else:
+                pace.level += (RISE if level > pace.level else FALL) * (level - pace.level)
         pace.score = score = pace.level + SEVERITY * pace.errors
         pace.cost = exp(score)
 
@@ -270,7 +282,10 @@ class Adaptive(Picker):
             self._refresh(second, now)
         one, other = first.backend, second.backend
         load = one.active * first.burden + 1.0
-        ratio = TOLERANCE * second.cost * (other.active * second.burden + 1.0) / (first.cost * load)
+        cost, others = first.cost, second.cost
+        if (cost > others and first.answers < NEW) or (cost < others and second.answers < NEW):
+            cost = others  # it is new, and not to be held against it
+        ratio = TOLERANCE * others * (other.active * second.burden + 1.0) / (cost * load)
         if ratio >= 1.0:
             return one
         ratio *= ratio

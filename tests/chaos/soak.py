@@ -22,7 +22,7 @@ from tests.chaos.storm import Storm, quiet_of
 
 #: Resident bytes that the service may have more than behind the second storm: the hour of history for the dashboard fills up
 #: meanwhile, and pieces of memory are where they are.
-MOST_GROWN: Final = 48 << 20
+MOST_GROWN: Final = 32 << 20
 #: How many acts a storm has.
 LENGTH: Final = 25
 

@@ -60,6 +60,21 @@ class ScoreTests(AdaptiveTestCase):
         self.report(picker, backends[0], 0.5)
         self.assertLess(max(self.counts(picker).values()), 1150)
 
+    def test_alg_6_slow_first_answers(self) -> None:
+        """ALG-6: the first answers of a pool, or of each backend, may be slow: nobody is left out for it."""
+        for slow in (1, 4):
+            for seed in range(30):
+                backends = members("ab")
+                picker = self.picker_of(backends, seed)
+                given: Counter[str] = Counter()
+                for number in range(60):
+                    backend = picker.pick(())
+                    assert backend is not None
+                    given[backend.name] += 1
+                    is_slow = number == 0 if slow == 1 else given[backend.name] == 1
+                    self.report(picker, backend, 0.03 if is_slow else 0.001)
+                self.assertGreater(min(given["a"], given["b"]), 10, (slow, seed, given))
+
     def test_alg_6_slower(self) -> None:
         """ALG-6: who answers ten times slower than the others is hardly picked, and the others share the rest."""
         backends = members("abc")
