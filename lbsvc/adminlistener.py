@@ -2,8 +2,9 @@
 
 Promises: it listens before anything is served, and closes last; a bind that does not change keeps its socket and its
 connections; another one is bound before the old one closes (an overlapping one after it, with a way back), whoever waits in
-the old one's queue is accepted, and requests that are under way are answered. Called by app.py; a part of what a reload
-changes. The site is made by admin/site.py.
+the old one's queue is accepted, and requests that are under way are answered. Another process may take its sockets over
+(net/inheriting.py): whoever waits there is that one's. Called by app.py and upgrading.py; a part of what a reload changes.
+The site is made by admin/site.py.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from twisted.internet.protocol import connectionDone
 from lbsvc.admin.site import GuardedSite
 from lbsvc.config.schema import AdminSettings, Bind, Settings
 from lbsvc.errors import Mistake, SystemRefusal
-from lbsvc.net.binding import adopt, open_sockets
+from lbsvc.net.binding import SocketFile, adopt, open_sockets
+from lbsvc.net.inheriting import Given
+from lbsvc.net.sockets import Opener
 
 BACKLOG: Final = 128
 
@@ -27,16 +30,21 @@ BACKLOG: Final = 128
 class AdminListener:
     """The sockets that the admin site is served on."""
 
-    def __init__(self, reactor: Any, make_site: Callable[[AdminSettings], GuardedSite]) -> None:
+    def __init__(
+        self, reactor: Any, make_site: Callable[[AdminSettings], GuardedSite], open_bind: Opener = open_sockets
+    ) -> None:
         self._reactor = reactor
         self._make_site = make_site
+        self._open_bind = open_bind
         self._ports: list[Any] = []
+        #: of the socket that listens now, if it is a unix socket
+        self._file: SocketFile | None = None
         self._waiting: list[socket.socket] = []
         self.site: GuardedSite | None = None
 
     def bind(self, settings: AdminSettings | None) -> None:
         """At the start: listen, but answer nobody yet. Raises SystemRefusal."""
-        self._waiting = open_or_refuse(settings.bind) if settings is not None else []
+        self._waiting = open_or_refuse(settings.bind, self._open_bind) if settings is not None else []
 
     def unbind(self) -> None:
         """The start is refused by somebody else."""
@@ -53,15 +61,33 @@ class AdminListener:
 
     def adopt(self, sockets: list[socket.socket]) -> None:
         """Serve on these too."""
-        self._ports += [adopt(self._reactor, made, self.site) for made in sockets]
+        for made in sockets:
+            self._file = getattr(made, "file", None)
+            self._ports.append(adopt(self._reactor, made, self.site))
 
     def close(self) -> None:
         """Accept no more, from this moment: its address is free when this returns. Connections go on."""
+        self._close(_accept_rest)
+
+    def _close(self, accept_rest: Callable[[Any], None]) -> None:
         ports, self._ports = self._ports, []
         for port in ports:
-            _accept_rest(port)
+            accept_rest(port)
             port.stopReading()
             port.connectionLost(connectionDone)
+
+    def given(self, settings: AdminSettings | None) -> Given | None:
+        """What listens, as another process may have it; `settings` are those in force."""
+        if settings is None or not self._ports:
+            return None
+        numbers = tuple(port.fileno() for port in self._ports)
+        return Given(str(settings.bind), numbers, self._file.identity if self._file is not None else None)
+
+    def hand_over(self) -> None:
+        """Another process listens there from now on; who watches events here is let go. Requests are answered."""
+        if self._file is not None:
+            self._file.forget()
+        self._close(lambda port: None)
 
     @property
     def is_open(self) -> bool:
@@ -152,10 +178,10 @@ def _accept_rest(port: Any) -> None:
         port.doRead()
 
 
-def open_or_refuse(bind: Bind) -> list[socket.socket]:
+def open_or_refuse(bind: Bind, open_bind: Opener = open_sockets) -> list[socket.socket]:
     """Listening sockets; raises SystemRefusal."""
     try:
-        return open_sockets(bind, BACKLOG)
+        return open_bind(bind, BACKLOG)
     except OSError as error:
         reason = error.strerror or str(error)
         raise SystemRefusal([Mistake("", 0, 0, "admin.bind", f"cannot listen on {bind}: {reason}")]) from None

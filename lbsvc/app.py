@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, MutableMapping
 from random import Random, SystemRandom
-from typing import Any, Final
+from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList
@@ -26,34 +26,31 @@ from lbsvc.adminlistener import AdminListener
 from lbsvc.config.loader import Loaded
 from lbsvc.config.schema import AdminSettings, Settings
 from lbsvc.controlling import Controlling
-from lbsvc.cutting import cut
 from lbsvc.errors import ConfigErrors, Mistake, SystemRefusal
 from lbsvc.http.h2_checks import check_for
-from lbsvc.http.site import RequestIds
 from lbsvc.listening import Listeners
 from lbsvc.logs import Logs
 from lbsvc.net.aside import run_aside
 from lbsvc.net.connector import dial
-from lbsvc.net.deadlines import Deadlines
 from lbsvc.net.drain import Drain
-from lbsvc.net.listener import Descriptors, raise_descriptor_limit
+from lbsvc.net.inheriting import Inherited
 from lbsvc.net.notify import Notifier
 from lbsvc.net.prober import HealthChecker
+from lbsvc.net.sockets import opener
 from lbsvc.net.systemd import take_passed_sockets
 from lbsvc.observe.metrics import LbsvcCollector
 from lbsvc.pools import Pools
 from lbsvc.reaping import reap_orphans
 from lbsvc.reloading import Part, Reloading
 from lbsvc.sending import Sending
-from lbsvc.shedding import Shedding
 from lbsvc.signals import obey_signals
 from lbsvc.supervising import Supervision
+from lbsvc.traffic import GC_THRESHOLDS, Sources, Traffic
+from lbsvc.upgrading import Upgrading
 from lbsvc.viewing import Viewing
 from lbsvc.watching import Known, Watch
-
-#: How many young objects may gather before a collection looks at them. Requests leave no cycles behind, so that the
-#: default of 700 only costs (tests/bench, `http`: 6 %); what does form cycles is still found.
-GC_THRESHOLDS: Final = (20_000, 20, 50)
+from lbsvc.workers.leading import Leading
+from lbsvc.workers.workforce import WORKFORCE
 
 
 class Balancer(MultiService):
@@ -68,6 +65,7 @@ class Balancer(MultiService):
         refuse: Callable[[SystemRefusal], None],
         load: Callable[[], Loaded] | None = None,
         before: Known | None = None,
+        inherited: Inherited | None = None,
     ) -> None:
         super().__init__()
         self.reactor = reactor
@@ -77,11 +75,14 @@ class Balancer(MultiService):
         self._rng = SystemRandom()
         # A system call for each request's id or draw would be dear, and neither is a secret.
         self._dice = Random(self._rng.getrandbits(256))
+        #: from the process whose place we take, until it is ours
+        self._inherited = inherited
         self._drain: Drain | None = None
         self._stopping: Deferred[Any] | None = None
         self.unready: str | None = "starting"
-        self.pools: Pools | None = None
-        self.listening: Listeners | None = None
+        self.traffic: Traffic | None = None
+        #: who carries the traffic for us; None: we do
+        self.leading = Leading(loaded.settings.workers, reactor, env) if loaded.settings.workers > 1 else None
         #: None where there is no file that could be read again
         self._watch = Watch(reactor, source, self._file_changed, before) if load is not None else None
         self._load = load
@@ -96,11 +97,12 @@ class Balancer(MultiService):
             self.logs.emit,
             self.supervision.tell,
         )
-        self.admin = AdminListener(reactor, self._make_site)
+        self.admin = AdminListener(reactor, self._make_site, opener({}, inherited))
         try:
-            self._passed = take_passed_sockets(env, os.getpid())
+            self._passed = take_passed_sockets(env, os.getpid()) if inherited is None else inherited.passed
         except SystemRefusal as refusal:
             refuse(refusal)
+        self.upgrading = Upgrading(reactor, env, self, self._passed, self.logs.emit)
         self._parts: tuple[Part, ...] = ()
 
     @property
@@ -112,122 +114,116 @@ class Balancer(MultiService):
 
     @override
     def startService(self) -> None:
-        limit = raise_descriptor_limit()
         try:
             self.logs.open(self.settings)
         except SystemRefusal as refusal:
             self._refuse_start(refusal.mistakes)
-        self.emit = emit = self.logs.emit
+        emit = self.logs.emit
         try:
-            self.reloading.restore()
+            self.reloading.restore(self._inherited.changes if self._inherited is not None else None)
         except SystemRefusal as refusal:
             self._refuse_start(refusal.mistakes)
-        self.supervision.start()
-        self.shedding = Shedding(self.reactor, self.settings.overload, emit)
-        self.deadlines = Deadlines(self.reactor)
-        pools: Pools
-        self._checker = HealthChecker(
-            self.reactor,
-            self._rng,
-            lambda backend, detail: pools.tell_flip(backend, detail),
-            dial,
-            time.time,
-            check_for,
+        if self._inherited is None:
+            self.supervision.start()
+        self._checker = HealthChecker(self.reactor, self._rng, self._tell_flip, dial, time.time, check_for)
+        sources = Sources(self._rng, time.time, self._dice, opener(self._passed, self._inherited))
+        if self.leading is not None:
+            sources = self.leading.led(sources)
+        self.traffic = traffic = Traffic(
+            self.reactor, self.settings, self.logs, self._checker, sources, lambda: self.unready == "starting"
         )
-        roads = self.view.roads
-        self.pools = pools = Pools(
-            self.reactor,
-            self.deadlines,
-            self._checker,
-            self._rng,
-            time.time,
-            emit,
-            lambda: self.unready == "starting",
-            {name for name, protocols in roads.items() if protocols == {"http"}},
-        )
-        self.listening = listening = Listeners(
-            self.reactor,
-            self.deadlines,
-            Descriptors(limit, self._descriptors_scarce),
-            pools,
-            self._dice,
-            RequestIds(self._dice),
-            time.time,
-            emit,
-            self._passed,
-            self.shedding.overload,
-        )
-        self.sending = Sending(self.reactor, listening, time.time)
-        pools.on_cut = lambda backend: cut(backend, listening.sites, listening.mirrors)
-        listening.log = self.logs.log
-        self.logs.on_change = self._log_changed
-        self._make(pools, listening)
-        self._bind(listening)
+        self.sending = Sending(self.reactor, traffic.listening, time.time)
+        try:
+            traffic.make(self.settings)
+        except SystemRefusal as refusal:
+            self._refuse_start(refusal.mistakes)
+        if self.leading is not None:
+            self.leading.prepare(self.settings, traffic, self._checker, self.reloading, emit)
+        self._bind(traffic)
+        if self._inherited is None:
+            self.admin.serve(self.settings.admin)
         super().startService()
-        self.deadlines.start()
-        self.shedding.start()
         # Members first: the checker's first round is of whoever is there when it starts.
-        answers = pools.start()
+        answers = traffic.start()
         self._checker.setServiceParent(self)
-        listening.start()
-        for listener in listening.listeners:
-            listener.accept()
-            for address in listener.addresses:
-                words = f"{listener.name} listens on {address}"
-                emit("info", "listener.bound", words, listener=listener.name, bind=address)
+        if self._inherited is None or self.leading is not None:  # a leader holds sockets for others, and accepts nobody
+            self._accept(traffic)
         # Listeners come last: where binds overlap, to prepare is to close.
-        self._parts = (self.logs, self.shedding, pools, self.admin, listening)
+        self._parts = (WORKFORCE, *traffic.parts, self.admin, traffic.listening)
+        self.reloading.on_drains = traffic.pools.take_drains
         # Names first: whoever they stand for is checked before we are ready, too.
         named = DeferredList(answers).addCallback(lambda _: self._checker.everyone_asked())
-        DeferredList([self._checker.first_round, named]).addCallback(self._first_round_over)
+        awaited: list[Deferred[Any]] = [self._checker.first_round, named]
+        if self.leading is not None and self._inherited is None:
+            awaited.append(self.leading.start())
+        DeferredList(awaited).addCallback(self._first_round_over)
         for note in self._notes:
             emit("info", "config.note", note)
         self.reloading.on_change = self._look_whether_watched
-        self._look_whether_watched()
+        if self._inherited is None:
+            self._look_whether_watched()
+        else:
+            self.reloading.closed = "the service takes another process's place, and has not got it yet"
+            self._inherited.attach(self.reactor, self._take_over, self._orphaned)
         self.reactor.callWhenRunning(self._running)
 
-    def _make(self, pools: Pools, listening: Listeners) -> None:
-        """Everything that needs no socket, or every refusal."""
-        mistakes: list[Mistake] = []
-        for pool in self.settings.pools.values():
-            try:
-                pools.make(pool)
-            except SystemRefusal as refusal:
-                mistakes += refusal.mistakes
-        for listener in self.settings.listeners.values() if not mistakes else ():
-            try:
-                listening.make(listener)
-            except SystemRefusal as refusal:
-                mistakes += refusal.mistakes
-        if mistakes:
-            self._refuse_start(mistakes)
+    def _accept(self, traffic: Traffic) -> None:
+        traffic.accept()
+        for listener in traffic.listening.listeners:
+            for address in listener.addresses:
+                words = f"{listener.name} listens on {address}"
+                self.emit("info", "listener.bound", words, listener=listener.name, bind=address)
+
+    @property
+    def pools(self) -> Pools | None:
+        """All of them; None before the start."""
+        return self.traffic.pools if self.traffic is not None else None
+
+    @property
+    def listening(self) -> Listeners | None:
+        """All of them; None before the start."""
+        return self.traffic.listening if self.traffic is not None else None
+
+    @property
+    def emit(self) -> Callable[..., None]:
+        """The event log."""
+        return self.logs.emit
+
+    def _tell_flip(self, backend: Any, detail: str) -> None:
+        assert self.pools is not None
+        self.pools.tell_flip(backend, detail)
 
     def _refuse_start(self, mistakes: list[Mistake]) -> None:
         self.logs.close(1.0)
         self._refuse(SystemRefusal(self.reloading.locate(mistakes)))
 
-    def _bind(self, listening: Listeners) -> None:
+    def _bind(self, traffic: Traffic) -> None:
         """Every socket, or none and every refusal."""
-        mistakes: list[Mistake] = []
-        binds = [*(listener.bind for listener in listening.listeners), lambda: self.admin.bind(self.settings.admin)]
-        for bind in binds:
-            try:
-                bind()
-            except SystemRefusal as refusal:
-                mistakes += refusal.mistakes
+        mistakes = traffic.bind()
+        try:
+            self.admin.bind(self.settings.admin)
+        except SystemRefusal as refusal:
+            mistakes += refusal.mistakes
         if mistakes:
-            for listener in listening.listeners:
-                listener.unbind()
+            traffic.unbind()
             self.admin.unbind()
             self._refuse_start(mistakes)
-        self.admin.serve(self.settings.admin)
 
     def _make_site(self, admin: AdminSettings) -> GuardedSite:
-        assert self.pools is not None
+        assert self.traffic is not None
         control = Controlling(
-            self.reactor, self.view, self.reloading, self.logs.events, self._source, self.pools, self.sending
+            self.reactor,
+            self.view,
+            self.reloading,
+            self.logs.events,
+            self._source,
+            self.traffic.pools,
+            self.sending,
+            self.leading,
+            self.upgrading,
         )
-        collector = LbsvcCollector(self.view, self.shedding.lag.histogram, self.shedding.overload)
+        shedding = self.traffic.shedding
+        collector = LbsvcCollector(self.view, shedding.lag.histogram, shedding.overload)
         return make_site(
             self.reactor,
             collector,
@@ -249,6 +245,32 @@ class Balancer(MultiService):
         gc.set_threshold(*GC_THRESHOLDS)
 
     def _first_round_over(self, result: object) -> None:
+        if self.unready != "starting":
+            return
+        if (waiting := self._inherited) is None:
+            self._ready()
+        elif self.leading is None:
+            waiting.ready()
+        else:  # now that it is known how everybody is, they may accept
+            self.leading.start().addCallback(lambda _: waiting.ready())
+
+    def _take_over(self) -> None:
+        """The process whose place we take has left it to us."""
+        self._inherited = None
+        self.reloading.take_over()
+        self.supervision.start()
+        self.admin.serve(self.settings.admin)
+        if self.leading is None and self.traffic is not None:
+            self._accept(self.traffic)
+        self._look_whether_watched()
+        self._ready()
+
+    def _orphaned(self, why: str) -> None:
+        """It has ended, or has been told to stop; with us it was nothing, then."""
+        self.emit("error", "service.upgrade", f"upgrade: {why}")
+        self.reactor.stop()
+
+    def _ready(self) -> None:
         if self.unready == "starting":
             self.unready = None
             assert self.pools is not None
@@ -257,17 +279,6 @@ class Balancer(MultiService):
                     self.pools.tell_empty(pool)
             self.emit("info", "service.ready", f"lbsvc {__version__} is ready", version=__version__)
             self.supervision.ready()
-
-    # -- what is told
-
-    def _descriptors_scarce(self, limit: int) -> None:
-        words = f"accepting pauses while descriptors are scarce (limit {limit})"
-        self.emit("warn", "listener.paused", words, limit=limit)
-
-    def _log_changed(self) -> None:
-        """Before the listeners go over to other settings."""
-        assert self.listening is not None
-        self.listening.log = self.logs.log
 
     # -- other settings
 
@@ -298,6 +309,11 @@ class Balancer(MultiService):
 
     # -- what signals ask for
 
+    @property
+    def is_stopping(self) -> bool:
+        """Has it been told to stop?"""
+        return self._stopping is not None
+
     def stop_now(self) -> None:
         """Told to stop while stopping: no more waiting."""
         if self._drain is not None:
@@ -305,13 +321,20 @@ class Balancer(MultiService):
             self._drain.force()
 
     def upgrade(self) -> None:
-        """Refused, until it can be done."""
-        self.emit("error", "service.upgrade", "SIGUSR2: upgrade is not supported yet")
+        """Start the next process, which takes our place."""
+        self.upgrading.obey()
+
+    def succeeded(self) -> None:
+        """It has: end, with what is under way."""
+        if self._stopping is None:
+            self.reactor.stop()
 
     def reopen_logs(self) -> None:
         """Log files may have been renamed."""
         for complaint in self.logs.reopen():
             self.emit("error", "log.reopen", complaint)
+        if self.leading is not None:
+            self.leading.crew.reopen_logs()
 
     # -- stop
 
@@ -323,45 +346,45 @@ class Balancer(MultiService):
         self.reloading.closed = "the service is stopping"
         if self._watch is not None:
             self._watch.stop()
-        if self.listening is not None:
+        if self.traffic is not None:
             self.sending.stop()
+        self.upgrading.stop()
+        if self._inherited is not None:
+            self._inherited.close()
         self.supervision.stopping()
-        shutdown = self.settings.shutdown
-        self._drain = Drain(
-            self.reactor,
-            shutdown.delay,
-            shutdown.drain_timeout,
-            self.listening.listeners if self.listening is not None else (),
-            self.listening.sites if self.listening is not None else (),
-            self._count_open,
-            lambda text: self.emit("info", "service.draining", text),
-            self._accepting_ends,
-        )
+        self._drain = self._way_out()
         self._stopping = self._drain.run()
         self._stopping.addCallback(self._drained)
         return self._stopping
 
+    def _way_out(self) -> Drain:
+        shutdown = self.settings.shutdown
+        is_gentle = self.upgrading.successor is not None
+        delay, timeout = 0.0 if is_gentle else shutdown.delay, shutdown.drain_timeout
+
+        def tell(text: str) -> None:
+            self.emit("info", "service.draining", text)
+
+        if self.traffic is None:
+            return Drain(self.reactor, delay, timeout, (), (), lambda: 0, tell, lambda: None)
+        if self.leading is not None:
+            return self.leading.drain(delay, timeout, tell, self._accepting_ends, is_gentle)
+        return self.traffic.drain(delay, timeout, tell, self._accepting_ends, is_gentle)
+
     def _accepting_ends(self) -> None:
         """What is left needs no checks any more, and backends of our own (`respond` listeners) would fail theirs."""
         self._checker.disownServiceParent()
-        if self.listening is None:
-            return
-        self.listening.stop()
-        for listener in self.listening.listeners:
+        assert self.traffic is not None
+        self.traffic.stop_accepting()
+        for listener in self.traffic.listening.listeners:
             self.emit("info", "listener.closed", f"{listener.name} accepts no more", listener=listener.name)
-
-    def _count_open(self) -> int:
-        """Connections that a drain waits for, and those that have lost their client but not all their bytes."""
-        return self.listening.open if self.listening is not None else 0
 
     def _drained(self, result: object) -> Any:
         """Everything is answered or cut: stop the rest, the admin interface last."""
-        for mirroring in self.listening.mirrors if self.listening is not None else ():
-            mirroring.close()
-        if self.pools is not None:
-            self.pools.stop()
-        self.deadlines.stop()
-        self.shedding.stop()
+        if self.traffic is not None:
+            self.traffic.stop()
+        if self.leading is not None:
+            self.leading.stop()
         stopped = super().stopService()
         self.admin.close()
 

@@ -24,7 +24,7 @@ from lbsvc.net.deadlines import Deadlines
 from lbsvc.net.entrance import Entrance
 from lbsvc.net.listener import Descriptors, Listener
 from lbsvc.net.relaysite import StreamSite
-from lbsvc.net.sockets import opener
+from lbsvc.net.sockets import Opener, opener
 from lbsvc.net.systemd import Passed
 from lbsvc.pools import Pools
 from lbsvc.relistening import ListenersPlan
@@ -34,7 +34,8 @@ _NOTHING: Passed = MappingProxyType({})
 
 
 class Listeners:
-    """All of them. `passed` are sockets that systemd has passed, by name: they stay open as long as the process lives."""
+    """All of them. `passed` are sockets that systemd has passed, by name: they stay open as long as the process lives;
+    `open_bind` opens binds in another way."""
 
     def __init__(
         self,
@@ -48,8 +49,10 @@ class Listeners:
         emit: Callable[..., None],
         passed: Passed = _NOTHING,
         overload: Overload | None = None,
+        open_bind: Opener | None = None,
     ) -> None:
-        self._around = Surroundings(reactor, deadlines, descriptors, pools, dice, ids, wall, emit, opener(passed))
+        opens = open_bind if open_bind is not None else opener(passed)
+        self._around = Surroundings(reactor, deadlines, descriptors, pools, dice, ids, wall, emit, opens)
         if overload is not None:
             self._around.overload = overload
         #: by name, in the order of the configuration

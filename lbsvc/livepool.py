@@ -24,7 +24,8 @@ from lbsvc.core.backend import Backend
 from lbsvc.core.guarding import Guard
 from lbsvc.core.pool import Pool
 from lbsvc.core.queueing import Queue
-from lbsvc.core.retry import RetryBudget
+from lbsvc.core.retry import FLOOR, RetryBudget
+from lbsvc.core.shares import ALONE, Seat
 from lbsvc.core.tiers import Tier
 from lbsvc.errors import Mistake, SystemRefusal
 from lbsvc.http.placing import placement_of
@@ -33,7 +34,7 @@ from lbsvc.membership import Membership
 from lbsvc.net.ahead import Ahead
 from lbsvc.net.client_tls import UpstreamTls
 from lbsvc.net.deadlines import Deadlines
-from lbsvc.net.prober import HealthChecker
+from lbsvc.net.prober import Checker
 
 #: How long a backend that could not be reached comes after all others, in seconds; then it is tried again.
 SUSPICION: Final = 1.0
@@ -45,7 +46,7 @@ class Surroundings:
 
     reactor: Any
     deadlines: Deadlines
-    checker: HealthChecker
+    checker: Checker
     rng: random.Random
     wall: Callable[[], float]
     lookup: Callable[[str], Any]
@@ -55,6 +56,8 @@ class Surroundings:
     tell_guard: Callable[[str, Backend, dict[str, Any]], None]
     tell_gone: Callable[[Backend], object]
     cut: Callable[[Backend], object]
+    #: which of several processes this is
+    seat: Callable[[], Seat] = lambda: ALONE
 
 
 @dataclass(frozen=True)
@@ -96,13 +99,13 @@ class LivePool:
             seconds=reactor.seconds,
             later=reactor.callLater,
         )
-        pool.budget = RetryBudget(settings.retry.budget)
+        pool.budget = RetryBudget(settings.retry.budget, around.seat().share(FLOOR))
         pool.queue = Queue(settings.queue.size)
         pool.departures.on_gone = self._gone
         pool.departures.on_cut = around.cut
         pool.on_suspect = lambda backend: reactor.callLater(SUSPICION, pool.trust, backend)
         self._set_policies(settings)
-        placement = placement_of(settings, pool, around.wall)
+        placement = placement_of(settings, pool, around.wall, None, around.seat().is_alone)
         self.upstreams = Upstreams(settings, pool, reactor, around.deadlines, around.rng, placement)
         self.membership = Membership(
             settings, pool, reactor, around.checker, around.lookup, around.emit, self._speech.ordinary, self._multiplex
@@ -206,12 +209,12 @@ class LivePool:
         before, self.settings = self.settings, settings
         is_anew = prepared.speech is not self._speech or before.proxy_protocol != settings.proxy_protocol
         self._speech, self.is_http = prepared.speech, prepared.is_http
-        pool.budget.share = settings.retry.budget
+        pool.budget.share, pool.budget.floor = settings.retry.budget, around.seat().share(FLOOR)
         pool.queue.size = settings.queue.size
         if prepared.tiers is not None:
             pool.use(settings.algorithm, prepared.tiers)
         self._set_policies(settings)
-        placement = placement_of(settings, pool, around.wall, self.upstreams.placement)
+        placement = placement_of(settings, pool, around.wall, self.upstreams.placement, around.seat().is_alone)
         self.upstreams.apply(settings, placement)
         self.membership.apply(settings, prepared.speech.ordinary, patience)  # sorts the pool anew, last
         if self._ahead is not None and not settings.ahead:

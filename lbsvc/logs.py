@@ -2,7 +2,8 @@
 
 Promises: `emit` is one callable for as long as the process lives, whatever becomes of the event log's path, level and
 format; a log whose path changes goes on in the new file from the next line, and nothing that was queued for the old one is
-lost; a file that cannot be opened refuses the change as a whole. Called by app.py; a part of what a reload changes.
+lost; a file that cannot be opened refuses the change as a whole. A process of several tells its events to the one that
+writes them (`tell`), and writes its own access lines. Called by app.py and workers/worker.py; a part of what a reload changes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from lbsvc.config.schema import AccessLogSettings, Settings
 from lbsvc.core.record import AccessRecord
 from lbsvc.errors import Mistake, SystemRefusal
 from lbsvc.observe.accesslog import AccessLog
-from lbsvc.observe.events import Events, level_in_force
+from lbsvc.observe.events import Events, Writer, level_in_force
 from lbsvc.observe.logwriter import Destinations, LogWriter
 from lbsvc.observe.twistedlog import install as take_over_logging
 
@@ -23,12 +24,21 @@ from lbsvc.observe.twistedlog import install as take_over_logging
 class Logs:
     """Both of them."""
 
-    def __init__(self, reactor: Any, wall: Callable[[], float], rng: Random, env: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        wall: Callable[[], float],
+        rng: Random,
+        env: Mapping[str, str],
+        tell: Callable[[bytes], object] | None = None,
+    ) -> None:
         self._reactor = reactor
         self._wall = wall
         self._rng = rng
         self._env = env
-        self._destinations = Destinations()
+        #: takes events in place of a file, each as a line of JSON
+        self._tell = tell
+        self._destinations = Destinations(is_shared=tell is not None)
         self._writers: dict[str, LogWriter] = {}
         self._unlog: Callable[[], None] = lambda: None
         self._access: AccessLog | None = None
@@ -40,11 +50,17 @@ class Logs:
         """At the start. Raises SystemRefusal."""
         self._writers = self._open(settings, {"events": None, "access": None})
         level, complaint = level_in_force(settings.log.level, self._env)
-        self.events = Events(self._writers["events"], level, settings.log.format, self._wall)
+        self.events = Events(self._line_writer(), level, self._format(settings), self._wall)
         self._unlog = take_over_logging(self.events)
         if complaint:
             self.emit("warn", "log.level", complaint)
         self._access = self._access_log(settings.access_log, self._writers)
+
+    def _line_writer(self) -> Writer:
+        return Told(self._tell) if self._tell is not None else self._writers["events"]
+
+    def _format(self, settings: Settings) -> str:
+        return "json" if self._tell is not None else settings.log.format
 
     def _open(self, settings: Settings, former: Mapping[str, str | None]) -> dict[str, LogWriter]:
         """Writers for the logs whose path is not what it was."""
@@ -52,7 +68,7 @@ class Logs:
         found: dict[str, LogWriter] = {}
         mistakes = []
         for name, path, key in (
-            ("events", settings.log.path, "log.path"),
+            ("events", settings.log.path if self._tell is None else None, "log.path"),
             ("access", access and access.path, "access_log.path"),
         ):
             if path and path != former[name]:
@@ -105,7 +121,8 @@ class Logs:
             stale.append(self._writers.pop("access"))
         self._writers.update(opened)
         if old.log != new.log:
-            self.events.redirect(self._writers["events"], level_in_force(new.log.level, self._env)[0], new.log.format)
+            level = level_in_force(new.log.level, self._env)[0]
+            self.events.redirect(self._line_writer(), level, self._format(new))
             changes.append("log: changed")
         if old.access_log != new.access_log:
             if self._access is not None:
@@ -128,6 +145,22 @@ class Logs:
             self._access.close()
         self._unlog()
         self._destinations.close(timeout)
+
+
+class Told:
+    """What takes the lines of events where somebody else writes them."""
+
+    def __init__(self, tell: Callable[[bytes], object]) -> None:
+        self._tell = tell
+
+    def write(self, data: bytes) -> bool:
+        """One event."""
+        self._tell(data)
+        return True
+
+    def isatty(self) -> bool:
+        """Never."""
+        return False
 
 
 class LogsPlan:

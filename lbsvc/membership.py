@@ -22,7 +22,7 @@ from lbsvc.core.backend import UNLIMITED, Backend
 from lbsvc.core.pool import Pool
 from lbsvc.http.pooling import close_kept
 from lbsvc.net.client_tls import UpstreamTls
-from lbsvc.net.prober import HealthChecker
+from lbsvc.net.prober import Checker
 from lbsvc.net.proxyproto import local_header
 from lbsvc.net.resolver import NameWatch
 
@@ -63,7 +63,7 @@ class Membership:
         settings: PoolSettings,
         pool: Pool,
         reactor: Any,
-        checker: HealthChecker,
+        checker: Checker,
         lookup: Callable[[str], Any],
         emit: Callable[..., None],
         tls: UpstreamTls | None = None,
@@ -159,6 +159,12 @@ class Membership:
         watch.first_answer.addCallback(self._first_answer, place)
         watch.start()
         return watch
+
+    def hear(self, host: str, addresses: list[str]) -> None:
+        """Somebody else has looked a name up."""
+        for place in self._places:
+            if place.watch is not None and place.entry.host == host:
+                place.watch.hear(addresses)
 
     def _first_answer(self, result: None, place: Place) -> None:
         """Until now the name was nobody's fault. One that did not resolve is down from here on, and said to be."""

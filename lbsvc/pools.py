@@ -20,18 +20,20 @@ from lbsvc.config.roads import roads_of
 from lbsvc.config.schema import PoolSettings, Settings
 from lbsvc.core.backend import Backend
 from lbsvc.core.pool import Pool
+from lbsvc.core.retry import FLOOR
+from lbsvc.core.shares import ALONE, Seat
 from lbsvc.errors import Mistake, SystemRefusal
 from lbsvc.http.pooling import Upstreams
 from lbsvc.livepool import LivePool, Prepared, Surroundings
 from lbsvc.net.ahead import Ahead
 from lbsvc.net.deadlines import Deadlines
-from lbsvc.net.prober import HealthChecker
+from lbsvc.net.prober import Checker
 from lbsvc.net.resolver import Lookup, system_lookup
 from lbsvc.repooling import differences
 from lbsvc.retiring import Retiring
 
-#: Events of the guard that are bad news.
-_BAD: Final = frozenset({"circuit.open", "backend.ejected"})
+#: Events of the guard that are bad news, and what they are called among processes.
+_BAD: Final = {"circuit.open": "circuit", "backend.ejected": "ejected"}
 
 
 class Pools:
@@ -41,7 +43,7 @@ class Pools:
         self,
         reactor: Any,
         deadlines: Deadlines,
-        checker: HealthChecker,
+        checker: Checker,
         rng: random.Random,
         wall: Callable[[], float],
         emit: Callable[..., None],
@@ -65,6 +67,11 @@ class Pools:
         self.drains: Mapping[tuple[str, str], float | None] = {}
         #: told of a backend whose time for leaving is over: shall end what is under way there (cutting.py)
         self.on_cut: Callable[[Backend], object] = lambda backend: None
+        #: told where those that leave are given another time: (pool, name, seconds)
+        self.on_hurry: Callable[[str, str, float | None], object] = lambda pool, name, seconds: None
+        #: told of what this process has found out by itself: a backend, and `circuit` (it has opened) or `ejected`
+        self.on_found_out: Callable[[Backend, str], object] = lambda backend, what: None
+        self._seat = ALONE
         self._around = Surroundings(
             reactor,
             deadlines,
@@ -78,6 +85,7 @@ class Pools:
             self._tell_guard,
             self._gone,
             self._cut,
+            lambda: self._seat,
         )
 
     @property
@@ -94,6 +102,21 @@ class Pools:
     def retired_roads(self) -> Mapping[str, frozenset[str]]:
         """The protocols that led to those that were removed."""
         return self._retiring.roads
+
+    # -- one of several processes
+
+    def sit(self, seat: Seat) -> None:
+        """Which of how many processes this is: before the first `make`; later only how many they are may be different."""
+        self._seat = seat
+        for pool in self.everyone:
+            pool.budget.floor = seat.share(FLOOR)
+
+    def trip(self, pool: str, name: str, address: str, what: str) -> None:
+        """Another process has found out this backend (`on_found_out`): it is avoided here, too."""
+        for each in self.everyone:
+            for backend in each.backends if each.name == pool and each.guard is not None else ():
+                if (backend.name, backend.address) == (name, address) and each.guard is not None:
+                    (each.guard.trip if what == "circuit" else each.guard.eject)(backend)
 
     # -- start and stop
 
@@ -189,6 +212,15 @@ class Pools:
         if not pool.is_available:
             self.tell_empty(pool)
 
+    def take_drains(self, drains: Mapping[tuple[str, str], float | None]) -> None:
+        """How long what is removed by the next commit may go on."""
+        self.drains = drains
+
+    def hear(self, host: str, addresses: list[str]) -> None:
+        """Somebody else has looked a name up."""
+        for live in self._live.values():
+            live.membership.hear(host, addresses)
+
     def hurry(self, pool: str, name: str, seconds: float | None) -> list[str]:
         """Those that are leaving a pool under the name of an entry may take so long from now on; who, in words."""
         words = []
@@ -198,6 +230,8 @@ class Pools:
                     each.departures.hurry(backend, seconds)
                     limit = "without limit" if seconds is None else f"{seconds:g}s"
                     words.append(f"pools.{pool}.backends.{backend.name}: leaving, {limit}")
+        if words:
+            self.on_hurry(pool, name, seconds)
         return words
 
     def _cut(self, backend: Backend) -> None:
@@ -223,6 +257,8 @@ class Pools:
     def _tell_guard(self, event: str, backend: Backend, fields: dict[str, Any]) -> None:
         words = event.replace("circuit.", "circuit ").replace("backend.", "").replace("_", " ")
         self._tell("warn" if event in _BAD else "info", event, backend, words, **fields)
+        if event in _BAD and "by" not in fields:
+            self.on_found_out(backend, _BAD[event])
 
     def _tell(self, level: str, event: str, backend: Backend, words: str, **fields: Any) -> None:
         message = f"{backend.pool}/{backend.name}: {words}"

@@ -11,6 +11,7 @@ connections of its predecessor are still there goes on in the same books. Called
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -53,6 +54,11 @@ class ListenersPlan:
         """The one that lives on with these settings."""
         served = self._served.get(settings.name)
         return served if served is not None and served.settings.protocol == settings.protocol else None
+
+    @property
+    def opened(self) -> list[tuple[str, socket.socket]]:
+        """The sockets that were opened for it, each with the bind that it is for."""
+        return self._sockets.opened
 
     def abandon(self) -> None:
         """Everything as it was."""

@@ -7,7 +7,9 @@ metric. One at a time: a reload that is asked for while another reads its file w
 state file before it is answered, or is refused, and told of. Another state file takes over what is in force; one that holds
 changes of its own is refused, and never overwritten. Files are read in a thread: traffic goes on meanwhile.
 
-Called by app.py (start, SIGHUP, watch) and controlling.py (admin calls). The parts that obey are given.
+Called by app.py (start, SIGHUP, watch), controlling.py (admin calls) and upgrading.py. The parts that obey are given, and so
+are `followers`, processes that have parts of their own (workers/crew.py): they prepare when we have, and commit when we
+have; what one of them refuses is refused by all.
 
 Decision (2026-11-21): the start, reloads and admin calls take one road, on which two trees of frozen values are compared,
 instead of a way of its own for each call: what is in force can always be said, tested against a model, and kept in a file.
@@ -18,7 +20,9 @@ from __future__ import annotations
 import os.path
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Final, Protocol, TypeAlias
 
 from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks
 
@@ -33,6 +37,9 @@ from lbsvc.errors import ConfigErrors, Mistake, Stopping, SystemRefusal
 MOST_TOLD: Final = 20
 #: How an admin call changes what people have set: from what is in force and what was set to what is set then.
 Change = Callable[[Settings, Overrides], Overrides]
+#: (pool, backend) -> how long what a removed backend has may go on, in seconds; None: no limit
+Drains: TypeAlias = Mapping[tuple[str, str], float | None]
+_NO_DRAINS: Final[Drains] = MappingProxyType({})
 
 
 class Plan(Protocol):
@@ -50,6 +57,19 @@ class Part(Protocol):
 
     def prepare(self, old: Settings, new: Settings) -> Plan:
         """Raises SystemRefusal, with every mistake of this part."""
+
+
+class Followers(Protocol):
+    """Other processes that live by the same settings."""
+
+    def prepare(self, settings: Settings, plans: Sequence[Plan]) -> Deferred[None]:
+        """Have all of them prepare what `plans` has prepared here; fails with SystemRefusal, and then none has."""
+
+    def commit(self, settings: Settings, drains: Drains) -> Deferred[None]:
+        """Have them do so, now that we have; fires when they have, or are known to be gone."""
+
+    def abandon(self) -> None:
+        """It is not going to happen."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +99,15 @@ class Reloading:
         #: told "reloading" before a reload and "ready" after it, whatever came of it
         self._tell_state = tell_state
         self._lock = DeferredLock()
+        #: held from the first `prepare` to the last `commit`, which with followers take more than one turn
+        self._turn = DeferredLock()
+        self.followers: Followers | None = None
+        #: told of the removals of the next commit, as far as they have limits of their own
+        self.on_drains: Callable[[Drains], None] = lambda drains: None
         self._places = loaded.places
         self._file = loaded.settings
         self._overrides = Overrides()
+        self._is_unkept = False  # they were handed to us, and the state file is not the one that they are in
         self.settings = loaded.settings
         self.generation = 1
         self.results = {"success": 0, "failure": 0}
@@ -93,22 +119,50 @@ class Reloading:
         #: why nothing is changed any more; None while changes are
         self.closed: str | None = None
 
-    def restore(self) -> None:
-        """What people changed before the last stop is in force again from the start. A damaged file stops nothing; raises
-        SystemRefusal where changes could not be kept."""
+    def restore(self, handed: Any = None) -> None:
+        """What people changed before the last stop is in force again from the start, or what the process had whose place
+        this one takes (`handed`, of its `hand_over`). A damaged file stops nothing; raises SystemRefusal where changes could
+        not be kept."""
         path = self._file.state_file
-        if path is None:
+        if path is None and handed is None:
             return
-        file = StateFile(path)
+        overrides, file = Overrides(), StateFile(path) if path is not None else None
         try:
-            file.prepare()
+            if file is not None:
+                file.prepare()
+            if handed is not None:
+                overrides = overlay.from_json(handed["changes"])
+                self._is_unkept = path is not None and os.path.realpath(path) != handed["state_file"]
+                if file is not None and self._is_unkept:
+                    _look_into(file, overrides)
+            elif file is not None:
+                overrides, complaint = file.load()
+                if complaint is not None:
+                    self._emit("warn", "state.damaged", complaint, path=path)
         except OSError as error:
             raise _unwritable(error) from None
-        overrides, complaint = file.load()
-        if complaint is not None:
-            self._emit("warn", "state.damaged", complaint, path=path)
+        except (ValueError, TypeError, KeyError) as error:
+            words = f"the run-time changes of the running process cannot be taken over: {error}"
+            raise SystemRefusal([Mistake(self._source, 0, 0, "", words)]) from None
         self.settings, self._overrides = overlay.apply(self._file, overrides)
         self.revisions = dict.fromkeys(self.settings.pools, 1)
+
+    def hand_over(self) -> dict[str, Any]:
+        """What people have set, for another process to `restore`, as JSON has it."""
+        path = self._file.state_file
+        kept = os.path.realpath(path) if path is not None else None
+        return {"state_file": kept, "changes": overlay.to_json(self._overrides)}
+
+    def take_over(self) -> None:
+        """What was handed to us is ours from now on, to keep and to change."""
+        self.closed = None
+        path = self._file.state_file
+        if path is not None and self._is_unkept:
+            self._is_unkept = False
+            try:
+                StateFile(path).save(self._overrides)
+            except OSError as error:
+                self._emit("error", "state.refused", f"{path}: cannot be written: {error.strerror or error}", path=path)
 
     def locate(self, mistakes: Sequence[Mistake]) -> list[Mistake]:
         """What the system refuses, with the places of the keys that ask for it."""
@@ -129,7 +183,7 @@ class Reloading:
         self._tell_state("reloading")
         try:
             loaded = yield self._read()
-            applied = self._take(loaded)
+            applied: Applied = yield self._take(loaded)
             self.results["success"] += 1
             self.last_ok = True
         except (ConfigErrors, SystemRefusal) as refusal:
@@ -167,38 +221,74 @@ class Reloading:
             )
         return self._load()
 
-    def _take(self, loaded: Loaded) -> Applied:
+    @inlineCallbacks
+    def _take(self, loaded: Loaded) -> Generator[Deferred[Any], Any, Applied]:
         """Have a file that was read come into force, or nothing of it."""
-        self.look_whether_open()  # it may have begun to stop while the file was read
-        settings, overrides = overlay.apply(loaded.settings, self._overrides)
-        plans = self._prepare(settings, loaded.places)
+        yield self._turn.acquire()
         try:
-            self._keep(loaded.settings.state_file, overrides)
-        except SystemRefusal as refusal:
-            self._abandon(plans)
-            raise SystemRefusal([self._located(each, loaded.places) for each in refusal.mistakes]) from None
-        changes = self._commit(plans, settings, overrides)
-        self._file, self._places = loaded.settings, loaded.places
-        self.generation += 1
-        return Applied(self.generation, tuple(changes))
+            self.look_whether_open()  # it may have begun to stop while the file was read
+            settings, overrides = overlay.apply(loaded.settings, self._overrides)
+            keep = partial(self._keep, loaded.settings.state_file, overrides)
+            changes = yield from self._bring(settings, overrides, loaded.places, keep, _NO_DRAINS)
+            self._file, self._places = loaded.settings, loaded.places
+            self.generation += 1
+            return Applied(self.generation, tuple(changes))
+        finally:
+            self._turn.release()
 
     # -- what people change at run time
 
-    def change(self, change: Change) -> Applied:
-        """Have a run-time change come into force. Raises what `change` raises, or SystemRefusal: nothing has changed."""
-        self.look_whether_open()
-        wanted = change(self.settings, self._overrides)
-        settings, overrides = overlay.apply(self._file, wanted)
-        plans = self._prepare(settings, self._places)
+    @inlineCallbacks
+    def change(self, change: Change, drains: Drains = _NO_DRAINS) -> Generator[Deferred[Any], Any, Applied]:
+        """Have a run-time change come into force. Fails with what `change` raises, or SystemRefusal: nothing has changed.
+        `drains` are for those that it removes. Without followers it is done when this returns."""
+        yield self._turn.acquire()
         try:
-            self._keep(self._file.state_file, overrides)
-        except SystemRefusal as refusal:
+            self.look_whether_open()
+            wanted = change(self.settings, self._overrides)
+            settings, overrides = overlay.apply(self._file, wanted)
+
+            def keep() -> None:
+                try:
+                    self._keep(self._file.state_file, overrides)
+                except SystemRefusal as refusal:
+                    said, path = "; ".join(map(str, self.locate(refusal.mistakes))), self._file.state_file
+                    self._emit("error", "state.refused", f"a run-time change was refused: {said}", path=path)
+                    raise
+
+            changes = yield from self._bring(settings, overrides, self._places, keep, drains)
+            return Applied(self.generation, tuple(changes))
+        finally:
+            self._turn.release()
+
+    def _bring(
+        self,
+        settings: Settings,
+        overrides: Overrides,
+        places: Mapping[str, tuple[int, int]],
+        keep: Callable[[], None],
+        drains: Drains,
+    ) -> Generator[Deferred[Any], Any, list[str]]:
+        """Bring everybody to other settings, or nobody; what has changed, in words. `keep` writes them down."""
+        plans = self._prepare(settings, places)
+        try:
+            try:
+                if self.followers is not None:
+                    yield self.followers.prepare(settings, plans)
+                    self.look_whether_open()
+                keep()
+            except SystemRefusal as refusal:
+                mistakes = [self._located(each, places) for each in refusal.mistakes]
+                raise (refusal if isinstance(refusal, Stopping) else SystemRefusal(mistakes)) from None
+        except BaseException:
             self._abandon(plans)
-            mistakes = self.locate(refusal.mistakes)
-            said = "; ".join(map(str, mistakes))
-            self._emit("error", "state.refused", f"a run-time change was refused: {said}", path=self._file.state_file)
-            raise SystemRefusal(mistakes) from None
-        return Applied(self.generation, tuple(self._commit(plans, settings, overrides)))
+            if self.followers is not None:
+                self.followers.abandon()
+            raise
+        changes = self._commit(plans, settings, overrides, drains)
+        if self.followers is not None:
+            yield self.followers.commit(settings, drains)
+        return changes
 
     def _keep(self, path: str | None, overrides: Overrides) -> None:
         """Write down what people have set, where there is a file for it and something in it changes."""
@@ -227,29 +317,19 @@ class Reloading:
             raise Stopping([Mistake(self._source, 0, 0, "", self.closed)])
 
     def _prepare(self, settings: Settings, places: Mapping[str, tuple[int, int]]) -> list[Plan]:
-        plans: list[Plan] = []
-        mistakes: list[Mistake] = []
         try:
-            for part in self._parts():
-                try:
-                    plans.append(part.prepare(self.settings, settings))
-                except SystemRefusal as refusal:
-                    mistakes += refusal.mistakes
-        except BaseException:
-            self._abandon(plans)
-            raise
-        if mistakes:
-            self._abandon(plans)
-            raise SystemRefusal([self._located(mistake, places) for mistake in mistakes])
-        return plans
+            return prepare(self._parts(), self.settings, settings)
+        except SystemRefusal as refusal:
+            raise SystemRefusal([self._located(mistake, places) for mistake in refusal.mistakes]) from None
 
     @staticmethod
     def _abandon(plans: Sequence[Plan]) -> None:
         for plan in reversed(plans):
             plan.abandon()
 
-    def _commit(self, plans: Sequence[Plan], settings: Settings, overrides: Overrides) -> list[str]:
+    def _commit(self, plans: Sequence[Plan], settings: Settings, overrides: Overrides, drains: Drains) -> list[str]:
         former, self.settings, self._overrides = self.settings, settings, overrides
+        self.on_drains(drains)
         changes = [words for plan in plans for words in plan.commit()]
         others = ("shutdown", "watch", "state_file")  # these are looked up when they are needed
         changes += [f"{key}: changed" for key in others if getattr(former, key) != getattr(settings, key)]
@@ -258,6 +338,25 @@ class Reloading:
                 self.revisions[name] = self.revisions.get(name, 0) + 1
         self.on_change()
         return changes
+
+
+def prepare(parts: Sequence[Part], old: Settings, new: Settings) -> list[Plan]:
+    """The plans of all parts; raises SystemRefusal with the mistakes of all, and then none has prepared anything."""
+    plans: list[Plan] = []
+    mistakes: list[Mistake] = []
+    try:
+        for part in parts:
+            try:
+                plans.append(part.prepare(old, new))
+            except SystemRefusal as refusal:
+                mistakes += refusal.mistakes
+        if mistakes:
+            raise SystemRefusal(mistakes)
+    except BaseException:
+        for plan in reversed(plans):
+            plan.abandon()
+        raise
+    return plans
 
 
 def _look_into(file: StateFile, overrides: Overrides) -> None:

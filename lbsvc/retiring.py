@@ -116,7 +116,7 @@ class Retiring:
         if each.is_dismissed:
             return
         pool = each.live.pool
-        is_busy = any(backend.active for backend in pool.everyone) or len(pool.queue) > 0 or self._is_used(pool)
+        is_busy = any(backend.active for backend in pool.everyone) or pool.queued > 0 or self._is_used(pool)
         each.quiet = 0 if is_busy else each.quiet + 1
         if each.quiet >= QUIET:
             for backend in each.busy:

@@ -7,12 +7,13 @@ books. Called by serving.py, at the start and whenever the settings are others: 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from lbsvc.config.schema import ListenerSettings, Match, Redirect, Respond, RouteSettings
 from lbsvc.core.books import ListenerBooks
 from lbsvc.core.networks import Networks
+from lbsvc.core.ratelimit import RateLimiter
 from lbsvc.core.router import Pattern, Route, RoutingTable
 from lbsvc.core.split import Split
 from lbsvc.http.destination import Answer, Destination
@@ -84,6 +85,14 @@ class TableBuilder:
     def pools(self) -> set[str]:
         """The pools that requests may be sent to."""
         return {pool for made in self._made.values() for pool in pools_of(made.settings)}
+
+    @property
+    def limiters(self) -> Iterator[tuple[str, RateLimiter]]:
+        """The rate limits of routes, by their names."""
+        for name, made in self._made.items():
+            limit = made.ways[0].limit
+            if limit is not None:
+                yield name, limit.limiter
 
     def _destination(self, route: RouteSettings, former: Mapping[str, _Made]) -> Destination:
         body_size = self._settings.limits.body_size if route.body_size is None else route.body_size

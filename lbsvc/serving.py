@@ -23,6 +23,7 @@ from lbsvc.config.schema import ListenerSettings
 from lbsvc.core.books import ListenerBooks
 from lbsvc.core.networks import Networks
 from lbsvc.core.overload import Overload
+from lbsvc.core.ratelimit import RateLimiter
 from lbsvc.core.record import AccessRecord
 from lbsvc.errors import Mistake, SystemRefusal
 from lbsvc.http.h2_server import H2ServerConnection
@@ -321,6 +322,18 @@ class Served:
         """Of each connection that was counted for a client, whose it was counted as."""
         for site in self.sites:
             yield from site.peers
+
+    @property
+    def limiters(self) -> Iterator[tuple[str, RateLimiter]]:
+        """Its rate limits, by the names of their routes; "" is its own."""
+        if isinstance(self.site, HttpSite):
+            own = self.site.limit.limiter if self.site.limit is not None else None
+            limiters = self._tables.limiters
+        else:
+            own, limiters = self.site.limiter, self._rules.limiters
+        if own is not None:
+            yield "", own
+        yield from limiters
 
     @property
     def left(self) -> int:

@@ -18,6 +18,9 @@ from typing import Any, Final, Protocol
 class Obedient(Protocol):
     """What can be asked for; each is called in the reactor's own turn."""
 
+    @property
+    def is_stopping(self) -> bool: ...
+
     def stop_now(self) -> None: ...
     def reload(self) -> None: ...
     def reopen_logs(self) -> None: ...
@@ -52,7 +55,7 @@ def obey_signals(reactor: Any, service: Obedient) -> None:
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal stops
         stops += 1
-        if stops == 1:
+        if stops == 1 and not service.is_stopping:  # it may stop without having been told to: after an upgrade
             # Not what stood there before: where INT was ignored at the start, as it is behind `&` in a script, Twisted
             # leaves it so, and a stop that is counted but not begun would swallow all that follow.
             ordinarily[signal.Signals(number)](number, frame)

@@ -6,7 +6,7 @@ one way to go. Called by serving.py; routing.py does the same for http listeners
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from lbsvc.config.schema import ListenerSettings, PoolSettings, RouteSettings
 from lbsvc.core.books import ListenerBooks
 from lbsvc.core.networks import Networks
 from lbsvc.core.overload import Overload
-from lbsvc.core.ratelimit import limiter_for
+from lbsvc.core.ratelimit import RateLimiter, limiter_for
 from lbsvc.core.split import Split
 from lbsvc.core.streamroutes import StreamPattern, StreamTable
 from lbsvc.http.pooling import Upstreams
@@ -72,6 +72,13 @@ class RuleBuilder:
             self._rule(default, former) if default is not None else None,
         )
         return self._routes, table
+
+    @property
+    def limiters(self) -> Iterator[tuple[str, RateLimiter]]:
+        """The rate limits of routes, by their names."""
+        for name, (_, rule) in self._rules.items():
+            if rule.limiter is not None:
+                yield name, rule.limiter
 
     def are_in_force(self, routes: Sequence[RelayRoute]) -> bool:
         """Whether these ways still lead where their pools' names say, as their pools want it."""

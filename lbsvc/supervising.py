@@ -7,11 +7,14 @@ Promises
 - RELOADING=1 with MONOTONIC_USEC, in one message, before a reload, and READY=1 after it, whatever came of it. A reload
   before we are ready, or while we stop, is not told: READY=1 would say what is not true.
 - STOPPING=1 once; nothing but STATUS, EXTEND_TIMEOUT_USEC and WATCHDOG follows it.
+- MAINPID where another process takes our place, and nothing at all after it: the rest is that one's to tell, and it begins
+  when this has been sent. With NotifyAccess=main nobody would hear it before, nor us afterwards.
 - STATUS with live counts each BEAT; WATCHDOG=1 in half the time that the watchdog allows, from the reactor, so that one
   that hangs is noticed.
 - What the manager has no room for is sent later, in order; statuses are the exception, for the next one says more.
 
-Where no NOTIFY_SOCKET is set no timer runs. Called by app.py (start, ready, stopping, stop) and reloading.py (`tell`).
+Where no NOTIFY_SOCKET is set no timer runs. Called by app.py (start, ready, stopping, stop), reloading.py (`tell`) and
+upgrading.py (`succeeded_by`).
 Seconds of the injected clock; `monotonic` is CLOCK_MONOTONIC, in seconds, for messages only.
 """
 
@@ -73,6 +76,7 @@ class Supervision:
         self._monotonic = monotonic
         self._is_ready = False
         self._is_stopping = False
+        self._then: Callable[[], None] | None = None  # when the last message has been sent
         self._owed: deque[tuple[str, ...]] = deque(maxlen=MOST_OWED)
         self._retry: IDelayedCall | None = None
         self._counted: tuple[float, int] | None = None  # when requests were counted last, and how many there were
@@ -110,6 +114,17 @@ class Supervision:
         if not self._is_stopping:
             self._is_stopping = True
             self._tell("STOPPING=1", self._status(), _EXTEND)
+
+    def succeeded_by(self, pid: int, then: Callable[[], None]) -> None:
+        """The service is another process from now on; `then` is called when that has been told, and stops us."""
+        self._then = then
+        self._tell(f"MAINPID={pid}")
+        self._look_whether_told()
+
+    def _look_whether_told(self) -> None:
+        if self._then is not None and not self._owed:
+            then, self._then = self._then, None
+            then()
 
     def stop(self) -> None:
         """All is over: no timer is left."""
@@ -153,6 +168,7 @@ class Supervision:
     def _try_again(self) -> None:
         self._retry = None
         self._send_owed()
+        self._look_whether_told()
 
     def _status(self) -> str:
         try:

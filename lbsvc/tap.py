@@ -3,7 +3,8 @@
 Promises: a wrong configuration ends with exit code 78 and what the system refuses with 71, each mistake on one line of
 standard error, without traceback or usage text; wrong usage with 64 (twist does that). Our own reactor is installed if none
 is there yet: twist installs its default only after these options have been parsed, and `twist --reactor NAME` before. A
-signal that asks for a reload and the like waits from here on until the reactor runs (signals.py), instead of killing us.
+signal that asks for a reload and the like waits from here on until the reactor runs (signals.py), instead of killing us. A
+process whose place we are to take (net/inheriting.py) is told of every mistake, too.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing_extensions import override
 from lbsvc import __version__
 from lbsvc.config.loader import Loaded, from_options, load_file
 from lbsvc.errors import ConfigErrors, SystemRefusal
+from lbsvc.net.inheriting import Inherited, take_inherited
 from lbsvc.reaping import end_early
 from lbsvc.signals import hold_signals
 from lbsvc.watching import Known, known
@@ -53,10 +55,16 @@ class Options(UsageOptions):
     loaded: Loaded
     #: the configuration file as it was before it was read; None where there is none
     before: Known | None = None
+    #: what the process that started us hands over; None: nobody does
+    inherited: Inherited | None = None
 
     def __init__(self) -> None:
         hold_signals()
         super().__init__()
+        try:
+            self.inherited = take_inherited(os.environ, os.getpid(), os.getppid())
+        except SystemRefusal as refusal:
+            fail(EX_OSERR, refusal)
 
     def opt_version(self) -> NoReturn:
         """Print the version and exit."""
@@ -80,7 +88,7 @@ class Options(UsageOptions):
             else:
                 self.loaded = from_options(self["listen"], self["backends"], self["algorithm"], os.environ)
         except ConfigErrors as errors:
-            fail(EX_CONFIG, errors)
+            fail(EX_CONFIG, errors, self.inherited)
         end_early(os.getpid())
         if self["check"]:
             for note in self.loaded.notes:
@@ -102,10 +110,12 @@ def install_reactor() -> None:
     install()
 
 
-def fail(code: int, errors: ConfigErrors | SystemRefusal) -> NoReturn:
-    """Every mistake on a line of its own."""
+def fail(code: int, errors: ConfigErrors | SystemRefusal, inherited: Inherited | None = None) -> NoReturn:
+    """Every mistake on a line of its own; and to the process whose place we were to take."""
     sys.stderr.write("".join(f"{mistake}\n" for mistake in errors.mistakes))
     sys.stderr.flush()
+    if inherited is not None:
+        inherited.fail(map(str, errors.mistakes))
     sys.exit(code)
 
 
@@ -121,8 +131,9 @@ def makeService(options: Options) -> IService:  # noqa: N802 - the name that twi
         file or "command line",
         reactor,
         os.environ,
-        refuse=lambda errors: fail(EX_OSERR, errors),
+        refuse=lambda errors: fail(EX_OSERR, errors, options.inherited),
         load=partial(load_file, file, os.environ) if file is not None else None,
         before=options.before,
+        inherited=options.inherited,
     )
     return balancer  # type: ignore[no-any-return]

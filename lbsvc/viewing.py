@@ -19,13 +19,12 @@ from lbsvc.logs import Logs
 from lbsvc.observe.snapshot import Door
 from lbsvc.pools import Pools
 from lbsvc.reloading import Reloading
+from lbsvc.workers.leading import Leading
 
 
 class Service(Protocol):
     """The part of app.py's Balancer that is looked at."""
 
-    pools: Pools | None
-    listening: Listeners | None
     logs: Logs
     reloading: Reloading
     #: why it is not ready; None: it is
@@ -33,6 +32,15 @@ class Service(Protocol):
 
     @property
     def settings(self) -> Settings: ...
+
+    @property
+    def pools(self) -> Pools | None: ...
+
+    @property
+    def listening(self) -> Listeners | None: ...
+
+    @property
+    def leading(self) -> Leading | None: ...
 
 
 class Viewing:
@@ -81,7 +89,11 @@ class Viewing:
     @property
     def log_dropped(self) -> Mapping[str, int]:
         """Lines that the logs have lost, by log."""
-        return self._service.logs.dropped
+        own, leading = self._service.logs.dropped, self._service.leading
+        if leading is None:
+            return own
+        theirs = leading.ledger.dropped
+        return {log: own.get(log, 0) + theirs.get(log, 0) for log in {**own, **theirs}}
 
     @property
     def reloads(self) -> Mapping[str, int]:

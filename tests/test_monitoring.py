@@ -15,6 +15,7 @@ from twisted.trial.unittest import TestCase
 
 from lbsvc.config.loader import load_file
 from lbsvc.core.books import Histogram
+from lbsvc.observe.crew import worker_series
 from lbsvc.observe.metrics import CIRCUITS, SERIES, STATES, LbsvcCollector, Series
 from tests.kit.monitoring import ETC, Expression, board, chosen, panels, ruled, rules, shown
 from tests.kit.processes import run
@@ -23,10 +24,20 @@ from tests.observe.sample_view import SampleView
 PROMETHEUS = ETC / "prometheus"
 
 
+class NoWorkers:
+    """A crew of which nobody is there."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        return []
+
+
+WORKERS = worker_series(NoWorkers())
+
+
 def known() -> dict[str, set[str]]:
     """Every sample that the service gives, by name, with its labels; and those that are recorded."""
     found: dict[str, set[str]] = {"up": set()}
-    everything: tuple[Series, ...] = LbsvcCollector(SampleView(), Histogram()).series
+    everything: tuple[Series, ...] = LbsvcCollector(SampleView(), Histogram(), None, WORKERS).series
     for series in everything:
         if series.kind == "histogram":
             found[f"{series.name}_bucket"] = {*series.labels, "le"}
@@ -75,7 +86,7 @@ class ExpressionTests(TestCase):
     def test_what_exists_is_shown(self) -> None:
         """Each metric of ours has its place on the dashboard: nothing is measured that nobody sees."""
         seen = {name.removesuffix("_bucket") for expression in shown() for name in named(expression)}
-        self.assertEqual({series.name for series in SERIES} - seen, set())
+        self.assertEqual({series.name for series in (*SERIES, *WORKERS)} - seen, set())
 
     def test_each_state_is_shown(self) -> None:
         """The panels of states know every state, and give each a number of its own with a name and a colour."""

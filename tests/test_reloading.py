@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from lbsvc.config import overlay, statefile
@@ -25,6 +26,16 @@ pools:
 
 def load(text: str = TEXT) -> Loaded:
     return load_text(text, "lb.yaml", {})
+
+
+def changed(reloading: Reloading, *arguments: Any) -> Applied:
+    """What comes of a change: without followers it is made at once, or raises."""
+    found: list[Any] = []
+    reloading.change(*arguments).addBoth(found.append)
+    (result,) = found
+    if isinstance(result, Failure):
+        result.raiseException()
+    return result  # type: ignore[no-any-return]
 
 
 class Part:
@@ -104,7 +115,7 @@ class FileTests(ReloadingCase):
         seen: list[bool] = []
         reloading.on_change = lambda: seen.append(reloading.settings.watch)
         self.reload(reloading, f"{TEXT}watch: true\n")
-        reloading.change(weigh(3))
+        changed(reloading, weigh(3))
         self.assertEqual(seen, [True, True])
 
     def test_a_wrong_file(self) -> None:
@@ -166,7 +177,7 @@ class FileTests(ReloadingCase):
         self.failureResultOf(late, SystemRefusal)
         self.failureResultOf(reloading.reload("later"), SystemRefusal)
         with self.assertRaises(SystemRefusal):
-            reloading.change(lambda settings, overrides: overrides)
+            changed(reloading, lambda settings, overrides: overrides)
         self.assertEqual(self.told, [])
 
     def test_without_a_file(self) -> None:
@@ -193,7 +204,7 @@ class ChangeTests(ReloadingCase):
     def test_change(self) -> None:
         """A run-time change comes into force by the same road, without another generation."""
         reloading = self.reloading()
-        self.assertEqual(reloading.change(weigh(7)).generation, 1)
+        self.assertEqual(changed(reloading, weigh(7)).generation, 1)
         self.assertEqual(reloading.settings.pools["web"].backends[0].weight, 7)
         self.assertEqual(self.told, ["a prepares", "b prepares", "a commits", "b commits"])
         self.assertEqual(reloading.revisions, {"web": 2, "other": 1})
@@ -201,7 +212,7 @@ class ChangeTests(ReloadingCase):
     def test_outlives_a_reload(self) -> None:
         """It outlives a reload, unless the file says something new about the same thing."""
         reloading = self.reloading()
-        reloading.change(weigh(7))
+        changed(reloading, weigh(7))
         self.reload(reloading, TEXT.replace("10.0.0.2", "10.0.0.9"))
         self.assertEqual(reloading.settings.pools["web"].backends[0].weight, 7)
         self.reload(reloading, TEXT.replace('"10.0.0.1:80"', '{address: "10.0.0.1:80", weight: 2}'))
@@ -211,7 +222,7 @@ class ChangeTests(ReloadingCase):
         """What cannot be is refused before anybody prepares."""
         reloading = self.reloading()
         with self.assertRaises(overlay.Unknown):
-            reloading.change(lambda settings, overrides: overlay.set_weight(settings, overrides, "web", "x", 1))
+            changed(reloading, lambda settings, overrides: overlay.set_weight(settings, overrides, "web", "x", 1))
         self.assertEqual(self.told, [])
 
 
@@ -236,7 +247,7 @@ class StateFileTests(ReloadingCase):
         before = reloading.settings
         (self.path / "state.json").mkdir()
         with self.assertRaises(SystemRefusal) as refused:
-            reloading.change(weigh(7))
+            changed(reloading, weigh(7))
         self.assertIn("state_file", str(refused.exception.mistakes[0]))
         self.assertIs(reloading.settings, before)
         self.assertEqual(self.told, ["a prepares", "b prepares", "b abandons", "a abandons"])
@@ -260,19 +271,19 @@ class StateFileTests(ReloadingCase):
         self.assertEqual(str(mistake), "lb.yaml:7:1: state_file: cannot be written: there is no folder /proc/none")
         reloading = self.reloading(self.text.replace("state.json", "run/state.json"))
         reloading.restore()
-        reloading.change(weigh(7))
+        changed(reloading, weigh(7))
         self.assertTrue((self.path / "run" / "state.json").exists())
 
     def test_another_file_takes_over(self) -> None:
         """What is in force goes into another state file at once; one that holds other changes, or nonsense, is refused."""
         reloading = self.reloading(self.text)
         reloading.restore()
-        reloading.change(weigh(7))
+        changed(reloading, weigh(7))
         other = self.path / "run" / "other.json"
         text = self.text.replace("state.json", "run/other.json")
         self.reload(reloading, text)
         self.assertEqual(other.read_bytes(), (self.path / "state.json").read_bytes())
-        reloading.change(weigh(8))
+        changed(reloading, weigh(8))
         kept = other.read_bytes()
         for content, why in (
             ((self.path / "state.json").read_bytes(), "holds other run-time changes"),
@@ -294,7 +305,7 @@ class StateFileTests(ReloadingCase):
     def test_another_name_of_the_same_file(self) -> None:
         """A file that is named in another way is no other one."""
         reloading = self.reloading(self.text)
-        reloading.change(weigh(7))
+        changed(reloading, weigh(7))
         weighed = TEXT.replace('"10.0.0.1:80"', '{address: "10.0.0.1:80", weight: 2}')
         self.reload(reloading, f"{weighed}\nstate_file: {self.path.resolve()}/./state.json\n")
         self.assertEqual(reloading.settings.pools["web"].backends[0].weight, 2)
@@ -307,6 +318,6 @@ class StateFileTests(ReloadingCase):
             raise OSError(5, "Input/output error")
 
         self.patch(statefile, "_sync_folder", fail_)
-        reloading.change(weigh(7))
+        changed(reloading, weigh(7))
         self.assertEqual(reloading.settings.pools["web"].backends[0].weight, 7)
         self.assertEqual([event for event, _ in self.events], ["state.unsynced"])

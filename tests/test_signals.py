@@ -15,6 +15,8 @@ from lbsvc.signals import hold_signals, obey_signals
 class Recorder:
     """A reactor and a service that note what they are asked."""
 
+    is_stopping = False
+
     def __init__(self) -> None:
         self.asked: list[str] = []
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from lbsvc.admin.bodies import Malformed, only, read_object, shown, written
 from lbsvc.admin.calls import Answer, Call, Refused, Told, pool_named
+from lbsvc.admin.control import Applied
 from lbsvc.config.schema import BackendSettings, PoolSettings
 from lbsvc.errors import ConfigErrors
 
@@ -53,7 +56,7 @@ def show_algorithm(call: Call) -> Answer:
     return Answer({"algorithm": _pool(call).algorithm})
 
 
-def add_by_query(call: Call) -> Answer:
+def add_by_query(call: Call) -> Deferred[Answer]:
     url = call.query.get("url", "")
     if not url:
         raise Malformed("Missing url parameter")
@@ -64,12 +67,15 @@ def add_by_query(call: Call) -> Answer:
         raise Malformed("; ".join(f"url: {mistake.message}" for mistake in errors.mistakes)) from None
     if _known(pool, entry) is not None:
         raise Refused(409, f"{shown(url)} is in the pool already")
-    applied = call.control.add(call.who, pool.name, entry)
-    told = Told(f"{pool.name}/{entry.name}: added", pool.name, entry.name, applied.changes)
-    return Answer(f"Added {url} to the pool\n".encode(), content_type=_TEXT, told=told)
+
+    def tell(applied: Applied) -> Answer:
+        told = Told(f"{pool.name}/{entry.name}: added", pool.name, entry.name, applied.changes)
+        return Answer(f"Added {url} to the pool\n".encode(), content_type=_TEXT, told=told)
+
+    return call.control.add(call.who, pool.name, entry).addCallback(tell)
 
 
-def add(call: Call) -> Answer:
+def add(call: Call) -> Answer | Deferred[Answer]:
     """One that is there already is all right; its weight is changed where another is given."""
     fields = read_object(call.body)
     only(fields, "url", "weight")
@@ -78,18 +84,21 @@ def add(call: Call) -> Answer:
     given = {key: value for key, value in fields.items() if key != "url"}
     entry = _parsed(call, pool, url, **given)
     known = _known(pool, entry)
-    told: Told | None = None
-    if known is None:
-        applied = call.control.add(call.who, pool.name, entry)
-        told = Told(f"{pool.name}/{entry.name}: added", pool.name, entry.name, applied.changes)
-    elif given and known.weight != entry.weight:
-        applied = call.control.change(call.who, pool.name, known.name, entry.weight, None)
-        told = Told(f"{pool.name}/{known.name}: weight {entry.weight}", pool.name, known.name, applied.changes)
     weight = known.weight if known is not None and not given else entry.weight
-    return Answer({"url": url, "weight": weight, "pool": pool.name}, told=told)
+    body = {"url": url, "weight": weight, "pool": pool.name}
+
+    def tell(applied: Applied, name: str, words: str) -> Answer:
+        return Answer(body, told=Told(f"{pool.name}/{name}: {words}", pool.name, name, applied.changes))
+
+    if known is None:
+        return call.control.add(call.who, pool.name, entry).addCallback(tell, entry.name, "added")
+    if given and known.weight != entry.weight:
+        changing = call.control.change(call.who, pool.name, known.name, entry.weight, None)
+        return changing.addCallback(tell, known.name, f"weight {entry.weight}")
+    return Answer(body)
 
 
-def remove(call: Call) -> Answer:
+def remove(call: Call) -> Deferred[Answer]:
     """It takes nothing new from now on, and is gone when its last request is; a weight beside it says nothing."""
     fields = read_object(call.body)
     only(fields, "url", "weight")
@@ -98,9 +107,13 @@ def remove(call: Call) -> Answer:
     known = _known(pool, _parsed(call, pool, url, **{key: value for key, value in fields.items() if key != "url"}))
     if known is None:
         raise Refused(404, f"there is no backend {shown(url)} in the pool {shown(pool.name)}")
-    applied = call.control.remove(call.who, pool.name, known.name, None)
-    told = Told(f"{pool.name}/{known.name}: removed", pool.name, known.name, applied.changes)
-    return Answer({"url": url, "pool": pool.name}, told=told)
+    name = known.name
+
+    def tell(applied: Applied) -> Answer:
+        told = Told(f"{pool.name}/{name}: removed", pool.name, name, applied.changes)
+        return Answer({"url": url, "pool": pool.name}, told=told)
+
+    return call.control.remove(call.who, pool.name, name, None).addCallback(tell)
 
 
 def _pool(call: Call) -> PoolSettings:

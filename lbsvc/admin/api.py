@@ -2,15 +2,17 @@
 
 Promises: each request is read strictly (path, query, body), held against If-Match and read_only, answered once, and, where
 it has changed something, logged as `admin.change` with who asked. Every refusal is a problem+json with the status that
-contract.md has for it; 405 says what is allowed, HEAD is GET without a body, OPTIONS is 204. Who may ask at all was
-settled before (gate.py). Used by site.py.
+contract.md has for it; 405 says what is allowed, HEAD is GET without a body, OPTIONS is 204. A change that takes a while is
+held against If-Match twice, when it comes and when it is worked out; it goes on when whoever asked has gone, and is logged
+then too. Who may ask at all was settled before (gate.py). Used by site.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from secrets import token_hex
-from typing import Final
+from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred
@@ -26,7 +28,7 @@ from lbsvc.admin.bodies import Malformed, Unfit, matches, read_path, read_query
 from lbsvc.admin.calls import Answer, Call, Refused, first
 from lbsvc.admin.channel import AdminRequest
 from lbsvc.admin.checking import Busy, Checks
-from lbsvc.admin.control import Control, Underway
+from lbsvc.admin.control import Control, Failed, Impossible, Look, Underway, anyhow
 from lbsvc.admin.operations import OPERATIONS, Operation, Table
 from lbsvc.admin.streams import EventStreams, encode
 from lbsvc.admin.tries import user_of
@@ -36,8 +38,13 @@ from lbsvc.observe.events import Emit
 
 #: What a view may raise, in the order in which it is looked at.
 _KNOWN: Final = (
-    Refused, Malformed, Unfit, Busy, Underway, ConfigErrors, SystemRefusal, overlay.Unknown, overlay.Exists, overlay.Wrong
+    Refused, Malformed, Unfit, Busy, Underway, Impossible, Failed, ConfigErrors, SystemRefusal,
+    overlay.Unknown, overlay.Exists, overlay.Wrong,
 )  # fmt: skip
+#: Of those that say all in their words; the others are 422.
+_STATUSES: Final = {
+    Malformed: 400, overlay.Unknown: 404, overlay.Exists: 409, Underway: 409, Impossible: 409, Failed: 500
+}  # fmt: skip
 #: How many mistakes a problem's detail says; all stand in its errors.
 _SAID: Final = 5
 _READ_ONLY: Final = "the admin interface is read-only (admin.read_only)"
@@ -103,21 +110,34 @@ class Api(Resource):
                     raise Refused(415, "a body is read as it comes, without any coding",
                                   ((b"Accept-Encoding", b"identity"),))  # fmt: skip
         tags = request.requestHeaders.getRawHeaders(b"If-Match", [])
-        if tags and operation.is_tagged and names["pool"] in settings.pools:
-            tag = self._tag(names["pool"])
-            if not matches(tags, tag):
-                raise Refused(412, "the pool is at another revision than If-Match says", ((b"ETag", tag.encode()),))
+        look: Look = anyhow
+        revisions: list[int] = []
+        if operation.is_tagged:
+            look = partial(self._look, tags, names["pool"], revisions)
+            look()
         assert request.content is not None
         request.content.seek(0)
         body, who = request.content.read(), asker(request)
-        return Call(self._control, self._streams, self._checks, request, who, names, query, body)
+        return Call(self._control, self._streams, self._checks, request, who, names, query, body, look, revisions)
+
+    def _look(self, tags: Sequence[bytes], pool: str, revisions: list[int]) -> None:
+        """Is the pool as the request has it? One that is not there is missed elsewhere."""
+        if pool in self._control.settings().pools:
+            tag = self._tag(pool)
+            revisions.append(self._control.revision(pool))
+            if tags and not matches(tags, tag):
+                raise Refused(412, "the pool is at another revision than If-Match says", ((b"ETag", tag.encode()),))
 
     def _tag(self, pool: str) -> str:
         """The entity tag of a pool."""
         return f'"{self._stamp}-{self._control.revision(pool)}"'
 
     def _run(self, operation: Operation, call: Call) -> None:
-        answer = operation.view(call)
+        answer: Any  # Answer, a Deferred of one, or None
+        if operation.is_fresh:
+            answer = self._control.fresh().addCallback(lambda _: operation.view(call))
+        else:
+            answer = operation.view(call)
         if isinstance(answer, Deferred):
             gone: list[Failure] = []
 
@@ -128,7 +148,7 @@ class Api(Resource):
 
             call.request.notifyFinish().addErrback(left)
             answer.addCallback(lambda found: self._give(operation, call, found, bool(gone)))
-            answer.addErrback(lambda failure: self._failed(call.request, failure, bool(gone)))
+            answer.addErrback(lambda failure: self._failed(operation, call.request, failure, bool(gone)))
         elif answer is not None:
             self._give(operation, call, answer, False)
 
@@ -145,21 +165,27 @@ class Api(Resource):
         request.setResponseCode(answer.status)
         for name, value in answer.headers:
             request.setHeader(name, value)
-        if answer.pool is not None:
+        if answer.pool is not None and self._is_ours(answer.pool, call, answer):
             request.setHeader(b"ETag", self._tag(answer.pool).encode())
         body = answer.body if isinstance(answer.body, bytes) else encode(answer.body)
         request.answer(body, answer.content_type)
 
-    def _failed(self, request: AdminRequest, failure: Failure, is_gone: bool) -> None:
+    def _is_ours(self, pool: str, call: Call, answer: Answer) -> bool:
+        """Is the pool what this call has shown, or made of it? Of another change behind its own it gets no tag."""
+        if pool not in self._control.settings().pools:
+            return False
+        if not call.revisions:
+            return True
+        has_changed = answer.told is not None and bool(answer.told.changes)
+        return self._control.revision(pool) <= call.revisions[-1] + has_changed
+
+    def _failed(self, operation: Operation, request: AdminRequest, failure: Failure, is_gone: bool) -> None:
         error = failure.value
         if is_gone:
             if not isinstance(error, (*_KNOWN, CancelledError)):
                 self._log.failure("admin request failed", failure=failure)
-        elif isinstance(error, SystemRefusal) and not isinstance(error, Stopping):
-            # What the file asks for cannot be had: to whoever asked it is the file that is wrong.
-            refuse_with(request, 422, error)
         elif isinstance(error, _KNOWN):
-            refuse(request, error)
+            refuse(request, error, operation.refused)
         else:
             request.processingFailed(failure)
 
@@ -181,18 +207,18 @@ def asker(request: AdminRequest) -> str:
     return f"{who} (token)" if request.site.asks_for_token else who
 
 
-def refuse(request: AdminRequest, error: Exception) -> None:
-    """Answer what a view has raised."""
+def refuse(request: AdminRequest, error: Exception, refused: int = 500) -> None:
+    """Answer what a view has raised; `refused` is the status of what the system refuses."""
     if isinstance(error, Refused):
         request.fail(error.status, error.detail, error.headers)
     elif isinstance(error, Busy):
         request.fail(503, str(error), ((b"Retry-After", b"5"),))
     elif isinstance(error, ConfigErrors | SystemRefusal):
-        status = 422 if isinstance(error, ConfigErrors) else 503 if isinstance(error, Stopping) else 500
+        status = 422 if isinstance(error, ConfigErrors) else 503 if isinstance(error, Stopping) else refused
         refuse_with(request, status, error)
     else:
-        status = 400 if isinstance(error, Malformed) else 404 if isinstance(error, overlay.Unknown) else 422
-        request.fail(409 if isinstance(error, overlay.Exists | Underway) else status, str(error))
+        status = next((status for kind, status in _STATUSES.items() if isinstance(error, kind)), 422)
+        request.fail(status, str(error))
 
 
 def refuse_with(request: AdminRequest, status: int, error: ConfigErrors | SystemRefusal) -> None:

@@ -1,12 +1,13 @@
 """What each call of the API does: from a request that has been read to an answer of plain values.
 
 Promises: a view asks `Control`, changes by it, and gives an `Answer`; what stands against it is raised (`Refused`, or what
-control.py and bodies.py say), and answered by api.py. A change is in force when it is answered. The views of the smaller
-balancers' calls are in aliases.py; which view belongs to which path stands in operations.py.
+control.py and bodies.py say), and answered by api.py. A change is in force when it is answered, in every worker. The views
+of the smaller balancers' calls are in aliases.py; which view belongs to which path stands in operations.py.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,7 +18,7 @@ from twisted.internet.defer import Deferred
 from lbsvc.admin.bodies import Malformed, Unfit, read_object, shown
 from lbsvc.admin.channel import CLOSE, AdminRequest
 from lbsvc.admin.checking import Checks
-from lbsvc.admin.control import Applied, Checked, Control
+from lbsvc.admin.control import Applied, Checked, Control, Look
 from lbsvc.admin.streams import CONTENT_TYPE, KINDS, EventStreams
 from lbsvc.config.dump import dump
 from lbsvc.config.piece import change_from
@@ -52,6 +53,8 @@ class Call:
     names: Mapping[str, str]  # from the path
     query: Mapping[str, str]
     body: bytes
+    look: Look  # for changes: holds what is in force then against what the request says of it
+    revisions: list[int]  # of the pool, at each of those looks
 
     def pool(self) -> PoolSettings:
         """The pool that the path names, as it is configured; Refused where there is none."""
@@ -156,42 +159,46 @@ def show_health_check(call: Call) -> Answer:
 # -- what changes
 
 
-def add_backend(call: Call) -> Answer:
+def add_backend(call: Call) -> Deferred[Answer]:
     pool = call.pool().name
     entry = call.control.parse_backend(pool, read_object(call.body))
-    applied = call.control.add(call.who, pool, entry)
     place = f"/api/v1/pools/{quote(pool, safe='')}/backends/{quote(entry.name, safe='')}"
-    return changed(applied, pool, entry.name, "added", 201, ((b"Location", place.encode()),))
+    adding = call.control.add(call.who, pool, entry, call.look)
+    return adding.addCallback(changed, pool, entry.name, "added", 201, ((b"Location", place.encode()),))
 
 
-def change_backend(call: Call) -> Answer:
+def change_backend(call: Call) -> Deferred[Answer]:
     pool, name = call.pool().name, call.names["name"]
     weight, state = change_from(read_object(call.body))
-    applied = call.control.change(call.who, pool, name, weight, state)
     words = [f"weight {weight}"] if weight is not None else []
     words += [f"state {state}"] if state is not None else []
-    return changed(applied, pool, name, ", ".join(words))
+    changing = call.control.change(call.who, pool, name, weight, state, call.look)
+    return changing.addCallback(changed, pool, name, ", ".join(words))
 
 
-def remove_backend(call: Call) -> Answer:
+def remove_backend(call: Call) -> Deferred[Answer]:
     pool, name = call.pool().name, call.names["name"]
     drain = None
     if "drain" in call.query:
         drain = parse_duration(call.query["drain"])
         if drain is None or drain > LONGEST:
             raise Unfit("drain: must be a duration such as 250ms, 30s or 1m30s, of ten years at most")
-    return changed(call.control.remove(call.who, pool, name, drain), pool, name, "removed", 202)
+    removing = call.control.remove(call.who, pool, name, drain, call.look)
+    return removing.addCallback(changed, pool, name, "removed", 202)
 
 
-def change_health_check(call: Call) -> Answer:
+def change_health_check(call: Call) -> Deferred[Answer]:
     pool = call.pool().name
     given = read_object(call.body)
     if not given:
         raise Unfit("the object is empty: at least one key of a health check is needed")
     fields = call.control.parse_health(pool, given)
-    applied = call.control.change_health(call.who, pool, fields)
-    body = {"generation": applied.generation, "changes": list(applied.changes)}
-    return Answer(body, pool=pool, told=Told(f"{pool}: health check changed", pool, None, applied.changes))
+
+    def tell(applied: Applied) -> Answer:
+        body = {"generation": applied.generation, "changes": list(applied.changes)}
+        return Answer(body, pool=pool, told=Told(f"{pool}: health check changed", pool, None, applied.changes))
+
+    return call.control.change_health(call.who, pool, fields, call.look).addCallback(tell)
 
 
 def changed(
@@ -227,6 +234,28 @@ def reload(call: Call) -> Deferred[Answer]:
         return Answer(body, told=Told("the configuration: reloaded", None, None, applied.changes))
 
     return call.control.reload(call.who).addCallback(tell)
+
+
+# -- the processes
+
+
+def show_workers(call: Call) -> Answer:
+    """`pid` is of the process that answers: of the workers' parent, where there are any."""
+    return Answer({"pid": os.getpid(), "workers": call.control.workers()})
+
+
+def restart_workers(call: Call) -> Deferred[Answer]:
+    def tell(done: dict[str, Any]) -> Answer:
+        return Answer(done, told=Told(f"the workers: {done['restarted']} restarted"))
+
+    return call.control.restart_workers(call.who).addCallback(tell)
+
+
+def upgrade(call: Call) -> Deferred[Answer]:
+    def tell(done: dict[str, Any]) -> Answer:
+        return Answer(done, told=Told(f"the program: upgraded, process {done['pid']} serves now"))
+
+    return call.control.upgrade(call.who).addCallback(tell)
 
 
 # -- what goes on

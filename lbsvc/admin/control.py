@@ -1,8 +1,9 @@
 """The service as the admin interface sees it: what can be asked of it, and nothing else.
 
 Promises: whatever an admin page shows is a plain value that was asked for through `Control`; no page holds a live object.
-Every change is made at once or not at all, says who asked, and raises in words what stands against it. Implemented by the
-app (and by tests/admin/fake_control.py); used by every other module of this package.
+Every change is made as a whole or not at all, by all workers or by none, says who asked, and is refused in words: raised,
+or as the failure of its Deferred, which mean the same. It goes on to its end whether or not anybody waits. Implemented by
+the app (and by tests/admin/fake_control.py); used by every other module of this package.
 """
 
 from __future__ import annotations
@@ -50,11 +51,29 @@ class Underway(Exception):
     """One of these is made at a time, and one is."""
 
 
+class Impossible(Exception):
+    """This service, as it was started, cannot do that; what it can do, in words."""
+
+
+class Failed(Exception):
+    """It was tried and has not come about; nothing is lost. Why, in words."""
+
+
+#: Called when a change is about to be worked out from what is in force then; what it raises refuses the change.
+Look: TypeAlias = Callable[[], None]
+
+
+def anyhow() -> None:
+    """A change does not depend on what is in force."""
+
+
 class Control(Protocol):
     """The running service. Called in the reactor's thread only.
 
-    What changes raise: overlay.Unknown (no such pool or backend), overlay.Exists, overlay.Wrong (a value that cannot be),
-    ConfigErrors (the same, found by the configuration's own rules), SystemRefusal (nothing has changed).
+    What changes raise, or fail with: overlay.Unknown (no such pool or backend), overlay.Exists, overlay.Wrong (a value that
+    cannot be), ConfigErrors (the same, found by the configuration's own rules), SystemRefusal (nothing has changed). They
+    may take a while (a reload is under way, workers must prepare), and other changes may come before them: what a change
+    depends on is asked by its `look`.
     """
 
     history: History
@@ -62,8 +81,24 @@ class Control(Protocol):
     def sample(self) -> None:
         """Have this second noted in `history`."""
 
+    def fresh(self) -> Deferred[None]:
+        """Fires when the numbers are those of now: at once in one process; with workers when each has told its own, or has
+        not in time. Never fails; each caller has a Deferred to itself, and may cancel it."""
+
     def status(self) -> dict[str, Any]:
-        """The status object of contract.md: plain values of this moment (observe/snapshot.py)."""
+        """The status object of contract.md: plain values of this moment (observe/snapshot.py); where there are workers,
+        with `workers`."""
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Who carries the traffic, as plain values (`Worker` in schemas.py): each worker, or this process by itself."""
+
+    def restart_workers(self, who: str) -> Deferred[dict[str, Any]]:
+        """Replace the workers one by one, each when its successor serves; fires with {"restarted": n} when all are. Raises,
+        or fails with, Impossible (there are none), Underway, Failed, Stopping."""
+
+    def upgrade(self, who: str) -> Deferred[dict[str, Any]]:
+        """Start the program anew beside this one, with our sockets; fires with {"pid": n} when it is ready, and this one
+        begins to drain in a later turn of the reactor. Raises, or fails with, Impossible, Underway, Failed, Stopping."""
 
     def settings(self) -> Settings:
         """The configuration in force, run-time changes included."""
@@ -81,15 +116,18 @@ class Control(Protocol):
         """Ask one of our listeners, and fire with what came of it (`Traffic` in schemas.py); cancelled, with what came of it
         until then. Raises Underway, overlay.Unknown (no such http listener), Stopping."""
 
-    def add(self, who: str, pool: str, entry: BackendSettings) -> Applied: ...
+    def add(self, who: str, pool: str, entry: BackendSettings, look: Look = anyhow) -> Deferred[Any]:
+        """A backend comes: fires with Applied, as the next three do."""
 
-    def remove(self, who: str, pool: str, name: str, drain: float | None) -> Applied:
+    def remove(self, who: str, pool: str, name: str, drain: float | None, look: Look = anyhow) -> Deferred[Any]:
         """`drain`: seconds until what is left is cut; None: no limit."""
 
-    def change(self, who: str, pool: str, name: str, weight: int | None, state: str | None) -> Applied:
+    def change(
+        self, who: str, pool: str, name: str, weight: int | None, state: str | None, look: Look = anyhow
+    ) -> Deferred[Any]:
         """None: as it is."""
 
-    def change_health(self, who: str, pool: str, fields: Mapping[str, Any]) -> Applied:
+    def change_health(self, who: str, pool: str, fields: Mapping[str, Any], look: Look = anyhow) -> Deferred[Any]:
         """`fields` as `parse_health` gave them."""
 
     def parse_backend(self, pool: str, fields: Mapping[str, Any]) -> BackendSettings:

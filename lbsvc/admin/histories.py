@@ -1,12 +1,15 @@
 """The call that shows the last hour: GET /api/v1/history.
 
 Promises: plain values out of the rings of observe/history.py, a slice of each column; `after` asks only for what has come
-since, so that a page that stays open asks for little. A view of operations.py.
+since, so that a page that stays open asks for little; whoever asks for the first time waits for the workers' numbers of now.
+A view of operations.py.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
+
+from twisted.internet.defer import Deferred
 
 from lbsvc.admin.bodies import Malformed, Unfit
 from lbsvc.admin.calls import Answer, Call
@@ -16,7 +19,13 @@ from lbsvc.observe.history import LEAST, SPAN
 USUAL: Final = 600
 
 
-def show_history(call: Call) -> Answer:
+def show_history(call: Call) -> Answer | Deferred[Answer]:
+    if "after" in call.query:
+        return _history(call)
+    return call.control.fresh().addCallback(lambda _: _history(call))
+
+
+def _history(call: Call) -> Answer:
     history = call.control.history
     seconds = _number(call, "seconds", USUAL, 1, SPAN)
     after = _number(call, "after", -1, 0, 10**12)

@@ -39,6 +39,8 @@ class Operation:
     answer_type: str = "application/json"
     is_change: bool = False
     is_left_alone: bool = True  # a change that is made even when whoever asked for it has gone
+    is_fresh: bool = False  # it shows numbers: those of now are waited for
+    refused: int = 500  # the status where the system refuses
     problems: Mapping[int, str] = field(default_factory=dict)  # of its own
 
     @property
@@ -61,24 +63,26 @@ _POOL: Final = f"{_API}/pools/{{pool}}"
 _BACKEND: Final = f"{_POOL}/backends/{{name}}"
 _EXISTS: Final = {409: "Another backend has this address or this name."}
 _UNSAVED: Final = {500: "The system refused it (the state file could not be written, say); nothing has changed."}
+_FAILED: Final = {500: "It has not come about, and nothing is lost.", 503: "The service stops."}
 _POOL_QUERY: Final = ("pool", {"type": "string"}, False)
 
 #: The whole interface, but for /livez, /readyz and /metrics.
 OPERATIONS: Final = (
     Operation("GET", f"{_API}/status", "showStatus", "What is going on at this moment.", calls.show_status,
-              schemas.ref("Status")),
+              schemas.ref("Status"), is_fresh=True),
     Operation("GET", f"{_API}/health", "showHealth",
               "By pool and address: whether a backend may get traffic by its checks.", calls.show_health,
-              schemas.mapping(schemas.mapping({"type": "boolean"}))),
+              schemas.mapping(schemas.mapping({"type": "boolean"})), is_fresh=True),
     Operation("GET", f"{_API}/pools", "showPools", "The pools, with their backends.", calls.show_pools,
-              schemas.listing(schemas.ref("Pool"))),
-    Operation("GET", _POOL, "showPool", "One pool.", calls.show_pool, schemas.ref("Pool")),
+              schemas.listing(schemas.ref("Pool")), is_fresh=True),
+    Operation("GET", _POOL, "showPool", "One pool.", calls.show_pool, schemas.ref("Pool"), is_fresh=True),
     Operation("GET", f"{_POOL}/backends", "showBackends", "A pool's backends.", calls.show_backends,
-              schemas.listing(schemas.ref("Backend"))),
+              schemas.listing(schemas.ref("Backend")), is_fresh=True),
     Operation("POST", f"{_POOL}/backends", "addBackend", "Add a backend.", calls.add_backend,
               schemas.ref("BackendChange"), 201, body=schemas.ref("NewBackend"), is_change=True,
               problems={**_EXISTS, **_UNSAVED}),
-    Operation("GET", _BACKEND, "showBackend", "One backend.", calls.show_backend, schemas.ref("Backend")),
+    Operation("GET", _BACKEND, "showBackend", "One backend.", calls.show_backend, schemas.ref("Backend"),
+              is_fresh=True),
     Operation("PATCH", _BACKEND, "changeBackend", "Set a backend's weight or state.", calls.change_backend,
               schemas.ref("BackendChange"), body=schemas.ref("BackendEdit"), is_change=True, problems=_UNSAVED),
     Operation("DELETE", _BACKEND, "removeBackend",
@@ -96,8 +100,19 @@ OPERATIONS: Final = (
               "Read a configuration without applying it; nothing in it is expanded.", calls.check_config,
               schemas.ref("Checked"), body={}, body_type="application/yaml"),
     Operation("POST", f"{_API}/reload", "reload", "Read the configuration file anew, and apply it.", calls.reload,
-              schemas.ref("Change"), is_change=True,
+              schemas.ref("Change"), is_change=True, refused=422,
               problems={422: "It is wrong, or the system refuses what it asks for; nothing has changed."}),
+    Operation("GET", f"{_API}/workers", "showWorkers",
+              "Who carries the traffic: each worker process, or the service's only process.", calls.show_workers,
+              schemas.ref("Workers"), is_fresh=True),
+    Operation("POST", f"{_API}/workers/restart", "restartWorkers",
+              "Replace the workers one by one, each when its successor serves; answered when all are.",
+              calls.restart_workers, schemas.ref("Restarted"), is_change=True,
+              problems={409: "There are no workers, or a restart or an upgrade is under way.", **_FAILED}),
+    Operation("POST", f"{_API}/upgrade", "upgrade",
+              "Start the program anew, with the listening sockets; answered when it is ready, and this one drains.",
+              calls.upgrade, schemas.ref("Upgraded"), is_change=True,
+              problems={409: "It cannot be done here, or a restart or an upgrade is under way.", **_FAILED}),
     Operation("POST", f"{_API}/traffic", "sendTraffic",
               "Send requests through one of our http listeners, ten seconds long at most, and say who answered them.",
               traffic.send_traffic, schemas.ref("Traffic"), body=schemas.ref("TrafficOrder"), is_change=True,
@@ -116,7 +131,7 @@ OPERATIONS: Final = (
                      ("of", {"enum": ["all", "pools"]}, False)),
               problems={422: "A number that is none, or out of its range."}),
     Operation("GET", "/api/health", "showHealthByUrl", "By URL: whether a backend may get traffic by its checks.",
-              aliases.show_health, schemas.mapping({"type": "boolean"}), query=(_POOL_QUERY,)),
+              aliases.show_health, schemas.mapping({"type": "boolean"}), query=(_POOL_QUERY,), is_fresh=True),
     Operation("GET", "/api/info", "showAlgorithm", "The algorithm of the only pool, or of the one that is named.",
               aliases.show_algorithm, schemas.ref("Algorithm"), query=(_POOL_QUERY,)),
     Operation("POST", "/api/add", "addByQuery", "Add a backend to the only pool, or to the one that is named.",

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from lbsvc.observe.crew import WORKER_STATES
+
 Schema = Mapping[str, Any]
 
 
@@ -28,6 +30,11 @@ def mapping(values: Schema) -> Schema:
 def _whole(**fields: Any) -> Schema:
     """An object that has all these keys."""
     return {"type": "object", "properties": fields, "required": list(fields)}
+
+
+def _and(schema: Schema, **fields: Any) -> Schema:
+    """The same object, that may have these keys too."""
+    return {**schema, "properties": {**schema["properties"], **fields}}
 
 
 def _some(*required: str, at_least: int = 0, **fields: Any) -> Schema:
@@ -65,14 +72,34 @@ DRAIN: Final[Schema] = {
 }
 
 SCHEMAS: Final[Mapping[str, Schema]] = {
-    "Status": _whole(
-        version=_TEXT,
-        generation=_COUNT,
-        uptime={"type": "number", "description": "seconds"},
-        ready=_TRUTH,
-        listeners=listing(ref("Listener")),
-        pools=listing(ref("Pool")),
+    "Status": _and(
+        _whole(
+            version=_TEXT,
+            generation=_COUNT,
+            uptime={"type": "number", "description": "seconds"},
+            ready=_TRUTH,
+            listeners=listing(ref("Listener")),
+            pools=listing(ref("Pool")),
+        ),
+        workers={**listing(ref("Worker")), "description": "where there are any"},
     ),
+    "Worker": _whole(
+        worker={"type": "integer", "minimum": 1, "description": "its place, which its successor takes"},
+        pid=_COUNT,
+        state={"enum": list(WORKER_STATES)},
+        uptime={"type": "number", "description": "seconds"},
+        restarts={**_COUNT, "description": "how often one in its place died or hung, and was replaced"},
+        connections={**_COUNT, "description": "of clients, now"},
+        requests={**_COUNT, "description": "that have ended; of tcp listeners, connections"},
+        cpu_seconds={"type": "number"},
+        resident_bytes=_COUNT,
+    ),
+    "Workers": _whole(
+        pid={**_COUNT, "description": "of the process that answers, which is the parent of the workers"},
+        workers=listing(ref("Worker")),
+    ),
+    "Restarted": _whole(restarted={**_COUNT, "description": "how many"}),
+    "Upgraded": _whole(pid={**_COUNT, "description": "of the new process"}),
     "Listener": _whole(
         name=_TEXT,
         bind=_TEXT,

@@ -15,7 +15,9 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 from typing_extensions import override
@@ -97,6 +99,20 @@ class Metrics(Page):
 
     @override
     def show(self, request: AdminRequest) -> None:
+        if self._control is None:
+            self._begin(request)
+            return
+
+        def failed(failure: Failure) -> None:
+            if not failure.check(CancelledError):
+                request.processingFailed(failure)
+
+        fresh = self._control.fresh()
+        request.notifyFinish().addErrback(lambda _: fresh.cancel())
+        fresh.addCallback(lambda _: self._begin(request)).addErrback(failed)
+
+    def _begin(self, request: AdminRequest) -> None:
+        """The numbers are those of now."""
         accept = b",".join(request.requestHeaders.getRawHeaders(b"Accept", []))
         request.setHeader(b"Vary", b"Accept")
         if self._control is not None and prefers_json(accept.decode("latin-1")):

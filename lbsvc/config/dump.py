@@ -59,7 +59,7 @@ def dump(settings: Settings) -> Words:
         "overload": OFF if settings.overload is None else {"lag": spell_duration(settings.overload.lag)},
         "watch": settings.watch,
         "state_file": _absolute(settings.state_file) if settings.state_file is not None else None,
-        "workers": 1,
+        "workers": settings.workers,
     }
     return {key: _escaped(value) for key, value in found.items()}
 

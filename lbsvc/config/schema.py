@@ -298,3 +298,4 @@ class Settings:
     overload: OverloadSettings | None = OverloadSettings()  # None: `overload: off`
     watch: bool = False
     state_file: str | None = None  # the path of the file that keeps run-time changes
+    workers: int = 1  # processes that carry the traffic; 1: the one that was started

@@ -5,7 +5,7 @@ Promises: `TOP` holds every top-level key of lb-reference.yaml, and `overload`, 
 
 from __future__ import annotations
 
-import os.path
+import os
 import re
 from types import MappingProxyType
 from typing import Any, Final
@@ -23,9 +23,9 @@ from lbsvc.config.schema import (
     Settings,
     ShutdownSettings,
 )
-from lbsvc.config.shapes import NULL, SOME_TEXT, either, like, list_of, shaped
-from lbsvc.config.values import duration, nullable, nullable_text, secret, share, text, word, yes_no
-from lbsvc.config.walk import Later, Section, Spot, listing, named, plain
+from lbsvc.config.shapes import NULL, SOME_TEXT, either, like, list_of, shaped, whole
+from lbsvc.config.values import duration, nullable, nullable_text, number, secret, share, text, word, yes_no
+from lbsvc.config.walk import Section, Spot, listing, named, plain
 
 LEVELS: Final = ("debug", "info", "warn", "error")
 #: Nobody finds a token of so many random characters by trying, however fast he is answered (admin/tries.py).
@@ -117,6 +117,20 @@ def _state_file(spot: Spot) -> str:
     return path
 
 
+#: More processes than this no machine has cores for.
+MOST_WORKERS: Final = 256
+
+
+@shaped(either(whole(1, MOST_WORKERS), {"const": "auto"}))
+def _workers(spot: Spot) -> int:
+    """How many processes; auto: one for each core that this one may run on."""
+    if spot.value == "auto":
+        return min(len(os.sched_getaffinity(0)), MOST_WORKERS) if hasattr(os, "sched_getaffinity") else 1
+    if not isinstance(spot.value, int) or isinstance(spot.value, bool):
+        spot.expect("a whole number, or auto")
+    return number(1, MOST_WORKERS)(spot)
+
+
 ACCESS_LOG: Final[Section[AccessLogSettings | None]] = Section(
     {"path": _path, "format": word("json", "combined"), "sample": share}, plain(AccessLogSettings), off=(None,)
 )
@@ -152,7 +166,7 @@ TOP: Final = Section(
         "overload": OVERLOAD,
         "watch": yes_no,
         "state_file": nullable_text(_state_file),
-        "workers": Later(off=(1,)),
+        "workers": _workers,
     },
     _settings,
     required=("listeners",),

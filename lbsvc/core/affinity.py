@@ -28,6 +28,12 @@ cookie is honoured for all of `ttl` and up to a 64th of it longer, and may be se
 How the two tables stay cheap: O(1) a request. AddressTable is a queue by last use, and since every entry lives as long as
 any other, by expiry too; the least recently used one makes room. Whoever has many addresses can push others out, who then
 are balanced like new clients: a bound is worth more than their affinity.
+
+Several processes that send clients to the same backends tell each other what is in their AddressTables (workers/tallies.py):
+`news` is who was given which backend and when, `hear` takes what others tell. The later choice holds, and of two at one
+moment that of the greater name: so all come to the same, whatever they hear first. Who is in use somewhere is told again
+four times in `ttl`, and so is forgotten nowhere before its time. Their monotonic clock must be one, as it is on one machine.
+Where a new client begins meanwhile: core/homes.py.
 """
 
 from __future__ import annotations
@@ -36,8 +42,9 @@ import hmac
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable
-from typing import Final
+from collections.abc import Iterable
+from itertools import islice
+from typing import Final, TypeAlias
 
 from lbsvc.core.backend import Backend
 from lbsvc.core.policies import StickyPolicy
@@ -46,6 +53,8 @@ __all__ = ["AddressTable", "CookieTable"]
 
 #: Clients that an AddressTable remembers (features.md, ST-5).
 MOST_CLIENTS: Final = 10_000
+#: How often in `ttl` a client that is in use is told of again.
+TOLD: Final = 4
 #: Cookies whose seal was right that are remembered; when there are as many, all are forgotten.
 MEMORY: Final = 4096
 #: Parts of `ttl` that the time in a cookie is rounded to.
@@ -59,6 +68,10 @@ _VALUE: Final = re.compile(rb"[A-Za-z0-9_-]{52}")
 _DOMAIN: Final = b"lbsvc sticky cookie, form 1\0"
 #: The greatest time that has room.
 _LAST: Final = (1 << 8 * _TIME) - 1
+
+
+#: A client's backend, when it will be forgotten, when it was given that, and when the others were told.
+_Entry: TypeAlias = tuple[Backend, float, float, float]
 
 
 class CookieTable:
@@ -147,24 +160,28 @@ class CookieTable:
 class AddressTable:
     """The clients of one pool by address: which backend each of them had, until `ttl` after its last request."""
 
-    __slots__ = ("_entries", "_members", "_most", "_ttl")
+    __slots__ = ("_by_name", "_entries", "_members", "_most", "_news", "_ttl")
 
     def __init__(self, policy: StickyPolicy, most: int = MOST_CLIENTS) -> None:
         self._ttl = policy.ttl
         self._most = most
         self._members: frozenset[Backend] = frozenset()
-        #: by client, least recently used first: its backend, and when it will be forgotten
-        self._entries: OrderedDict[Hashable, tuple[Backend, float]] = OrderedDict()
+        self._by_name: dict[str, Backend] = {}
+        #: by client, least recently used first
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        #: of whom the others are to hear; None: there are no others
+        self._news: dict[str, None] | None = None
 
     def members(self, backends: Iterable[Backend]) -> None:
         """These are the members now, of whatever state; whoever was with one that is gone is forgotten."""
         before, self._members = self._members, frozenset(backends)
+        self._by_name = {backend.name: backend for backend in self._members}
         gone = before - self._members
         if gone:
-            for client in [client for client, (backend, _) in self._entries.items() if backend in gone]:
-                del self._entries[client]
+            for client in [client for client, entry in self._entries.items() if entry[0] in gone]:
+                self._forget(client)
 
-    def find(self, client: Hashable, now: float) -> Backend | None:
+    def find(self, client: str, now: float) -> Backend | None:
         """The member that a client had, which makes its time begin anew; None for a new one, or one that was long away.
 
         `client` is what is the same for all addresses of one client (core/clients.py), never its port; `now` is monotonic.
@@ -172,27 +189,67 @@ class AddressTable:
         entry = self._entries.get(client)
         if entry is None:
             return None
-        backend, end = entry
+        backend, end, since, told = entry
         if now >= end:
-            del self._entries[client]
+            self._forget(client)
             return None
-        self._entries[client] = backend, now + self._ttl
+        self._entries[client] = backend, now + self._ttl, since, told
         self._entries.move_to_end(client)
+        if self._news is not None and now - told >= self._ttl / TOLD:
+            self._news[client] = None
         return backend
 
-    def put(self, client: Hashable, backend: Backend, now: float) -> None:
+    def put(self, client: str, backend: Backend, now: float) -> None:
         """A client has been given a backend, whichever it had before. What is no member any more is not remembered."""
         if backend not in self._members:
-            self._entries.pop(client, None)
+            self._forget(client)
             return
-        self._entries[client] = backend, now + self._ttl
+        if self._news is not None:
+            self._news[client] = None
+        self._keep(client, (backend, now + self._ttl, now, now), now)
+
+    def _keep(self, client: str, entry: _Entry, now: float) -> None:
+        self._entries[client] = entry
         self._entries.move_to_end(client)
         # Two for each that comes: what is over does not pile up, and no request pays for many.
         for _ in range(2):
-            _, end = next(iter(self._entries.values()))
+            _, end, _, _ = next(iter(self._entries.values()))
             if now < end and len(self._entries) <= self._most:
                 break
-            self._entries.popitem(last=False)
+            self._forget(next(iter(self._entries)))
+
+    def _forget(self, client: str) -> None:
+        self._entries.pop(client, None)
+        if self._news is not None:
+            self._news.pop(client, None)
+
+    # -- among several processes
+
+    def news(self, most: int, now: float) -> list[tuple[str, str, float]]:
+        """Of up to `most` clients the name of the backend that each was given, and when."""
+        if self._news is None:
+            self._news = dict.fromkeys(self._entries)
+        found: list[tuple[str, str, float]] = []
+        for client in list(islice(self._news, most)):
+            del self._news[client]
+            backend, end, since, _ = self._entries[client]
+            self._entries[client] = backend, end, since, now
+            found.append((client, backend.name, since))
+        return found
+
+    def hear(self, client: str, name: str, since: float, now: float) -> None:
+        """Elsewhere a client has been given the backend of this name, or is using it still."""
+        backend = self._by_name.get(name)
+        if backend is None:
+            return  # it is a member there already, or still there
+        entry = self._entries.get(client)
+        if entry is None or now >= entry[1] or (since, name) >= (entry[2], entry[0].name):
+            self._keep(client, (backend, now + self._ttl, since, now), now)
+
+    def retell(self) -> None:
+        """There is somebody who has heard nothing yet: the next news are of everybody."""
+        if self._news is not None:
+            self._news.update(dict.fromkeys(self._entries))
 
     def __len__(self) -> int:
         """How many clients are remembered."""

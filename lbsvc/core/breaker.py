@@ -59,6 +59,14 @@ class Breaker:
         self.failures += 1
         return self._open(now) if self.failures >= self.policy.failure_threshold else None
 
+    def trip(self, now: float) -> bool:
+        """Open it as if there had been failures enough, if it is not open: True if that was done now."""
+        if self.state == OPEN:
+            return False
+        self.failures = max(self.failures, self.policy.failure_threshold)
+        self._open(now)
+        return True
+
     def half_open(self, now: float) -> bool:
         """Half-open it if it is open and its time has come: True if that was done now."""
         if self.state != OPEN or now < self.until:

@@ -1,6 +1,7 @@
 """Who gets this request, where there is more to it than whose turn it is: affinity, a key, room, a queue.
 
-Promises: a client that sticks to a backend gets it while it may serve it; nobody takes what those who wait in the pool's
+Promises: a client that sticks to a backend gets it while it may serve it, and a new one that will stick to one begins where
+core/homes.py says, if the pool asks for that, as long as there is room; nobody takes what those who wait in the pool's
 queue can use; a backend that has been tried comes only after the others. Called by both roads for pools that have any of
 these; plain pools are asked directly. Pure.
 """
@@ -21,10 +22,12 @@ def find_lease(
     preferred: Backend | None,
     is_next: bool,
     waits_for_home: bool = False,
+    client: str | None = None,
 ) -> Lease | None:
     """A lease, or None: then `must_wait` tells whether there will be one. `is_next`: it is this one's turn in the queue.
 
-    `waits_for_home`: where the backend that its client belongs to has no room just now, that is worth waiting for.
+    `waits_for_home`: where the backend that its client belongs to has no room just now, that is worth waiting for. `client`:
+    as what a pool that sticks by address knows this one (core/clients.py).
     """
     if preferred is not None and preferred not in tried:
         lease = pool.take(preferred)
@@ -34,6 +37,11 @@ def find_lease(
             return None  # a half-open one has no room for other reasons: that is not worth waiting for
     if len(pool.queue) and not is_next and not tried and not pool.has_spare_room:
         return None  # others were here before
+    if client is not None and key is None and pool.homes is not None:
+        home = pool.homes.find(client, tried)
+        lease = pool.take(home) if home is not None else None
+        if lease is not None:
+            return lease
     lease = pool.pick(tried, key)
     if lease is None and tried:
         lease = pool.pick((), key)

@@ -17,8 +17,14 @@ limit that people set. Invariant while half-open: leases of the trial = `active`
 A trial that goes on for hours after it has shown that the backend serves (a tcp connection, a tunnel) must not hold the
 circuit half-open so long: `answered` counts it as a success early, once.
 
+Several processes that use the same backends tell each other whom they have found out: `trip` and `eject` do what enough
+failures of our own would have done, where that is not done already; the events of it say `by`. So who is told of events
+knows by that which are our own findings. Times, trials and returns are each process's own: a circuit that closes again is
+not told, since the others try for themselves.
+
 Called by core/lease.py (`observe`, after `active` was counted down), by the roads (`answered`), by the pool (`members`,
-before it sorts) and at reload (`revise`, `take_over`). Floors: no clock, no reactor; both are given.
+before it sorts), at reload (`revise`, `take_over`) and by pools.py (`trip`, `eject`). Floors: no clock, no reactor; both
+are given.
 """
 
 from __future__ import annotations
@@ -33,6 +39,9 @@ from lbsvc.core.policies import BreakerPolicy, EjectionPolicy
 
 #: The epoch of a lease that has been counted already (`answered`): older than every other.
 PAST: Final = -1
+
+#: What events of `trip` and `eject` say beside what they always say.
+BY_ANOTHER: Final = {"by": "another worker"}
 
 #: Answers from this status on are failures for the breaker.
 _ERROR: Final = 500
@@ -223,6 +232,27 @@ class Guard(Generic[G]):
             self._limit(backend, watch)
             self._changed(backend)
         return PAST
+
+    # -- what others have found
+
+    def trip(self, backend: G) -> None:
+        """Another process has opened its circuit of this one: open ours, if there is one and it is not open."""
+        watch = self._watched.get(backend)
+        if watch is not None and watch.breaker is not None:
+            now = self._seconds()
+            if watch.breaker.trip(now):
+                event, fields = self._switch(backend, watch, watch.breaker, OPEN, now)
+                self._report(backend, [(event, fields | BY_ANOTHER)])
+
+    def eject(self, backend: G) -> None:
+        """Another process has ejected this one: so do we, if we eject at all, it is in, and one more may be out."""
+        watch = self._watched.get(backend)
+        ejection = watch.ejection if watch is not None else None
+        if watch is None or ejection is None or ejection.is_ejected:
+            return
+        if len(self._ejected) < most_ejected(ejection.policy.max_ejected, len(self._watched)):
+            event, fields = self._eject(backend, watch, ejection, self._seconds())
+            self._report(backend, [(event, fields | BY_ANOTHER)])
 
     # -- the circuit
 

@@ -78,6 +78,11 @@ class Places:
         return self._tiers.get(backend) == 0
 
     @property
+    def best(self) -> list[Backend]:
+        """Those of the tier that serves first, with room or without. Walks through all who serve."""
+        return [backend for backend, tier in self._tiers.items() if tier == 0]
+
+    @property
     def has_room(self) -> bool:
         """Is there anybody for who comes now? The others serve only where nobody of the first tier is merely busy."""
         rooms = self.rooms

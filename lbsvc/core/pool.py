@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from lbsvc.core import adaptive, chance, choices, hashed, loads, rotation  # noqa: F401 - they register their pickers
 from lbsvc.core.backend import Backend
+from lbsvc.core.homes import Homes
 from lbsvc.core.lease import Lease
 from lbsvc.core.leaving import Departures
 from lbsvc.core.pickers import PICKERS, Picker, no_clock
@@ -64,6 +65,7 @@ class Pool:
         "departures",
         "full",
         "guard",
+        "homes",
         "is_retired",
         "later",
         "name",
@@ -79,6 +81,7 @@ class Pool:
         "ramp",
         "retries",
         "seconds",
+        "waiting_elsewhere",
         "wants_key",
     )
 
@@ -108,6 +111,7 @@ class Pool:
         self.budget = RetryBudget(RetryPolicy.budget)
         self.guard: Guard[Any] | None = None
         self.queue = Queue(0)
+        self.waiting_elsewhere = 0  # in the queues that other processes have for it
         self.ramp: Ramp | None = None
         self.panic = 0.0
         #: it is removed: it works on for who has chosen it, and is shown as draining (retiring.py)
@@ -121,6 +125,8 @@ class Pool:
         self._places = Places()
         #: those at their limit
         self.full = self._places.full
+        #: where new clients begin who will stick to a backend; None: where the algorithm says
+        self.homes: Homes | None = None
         self.departures = Departures(later, self._bind_hooks)
         self._tiers = self.tiers_by(algorithm)
         self.wants_key = self._tiers[0].picker.wants_key
@@ -168,6 +174,11 @@ class Pool:
         return (*self.backends, *self.departures.backends)
 
     @property
+    def queued(self) -> int:
+        """How many wait for a place, in this process and in others."""
+        return len(self.queue) + self.waiting_elsewhere
+
+    @property
     def picker(self) -> Picker:
         """The picker that serves now (of an empty pool: of the first tier)."""
         return self._serving[0] if self._serving else self._tiers[0].picker
@@ -176,6 +187,10 @@ class Pool:
     def is_available(self) -> bool:
         """Is there anybody who serves, with room or without?"""
         return bool(self._serving)
+
+    def settle_by_hash(self, is_on: bool) -> None:
+        """Whether new clients that will stick to a backend begin where their address says, alike in several processes."""
+        self.homes = Homes(self._places) if is_on else None
 
     @property
     def has_room(self) -> bool:

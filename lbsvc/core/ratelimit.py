@@ -18,6 +18,14 @@ again, so with some of them he is let in as often as he likes. Without the bound
 second, which for the rates of lb-reference.yaml is more than a balancer can carry anyway; at slow rates (a few an hour) who
 can have 65536 keys is not stopped. Nobody is ever refused for it, and clients at their limit stay there, unless all are.
 
+Several processes that keep one limit together tell each other what they have let in, every T seconds (workers/tallies.py):
+`taken` is what was let in here since it was asked for last, `charge` takes what was let in elsewhere, and may leave a bucket
+in debt. Law for k of them, each of which knows all that was let in more than T ago: a key is let in at most
+rate x t + k x burst + k x rate x T times in any t seconds, all of them together. In the long run that is the rate: who had
+too much is refused until his debt is paid. Who stays with one process has all of it there; and since a charge counts from
+the earliest moment that it may have been, what refilled meanwhile is not lost to who does not. A debt is at most `most`
+tokens: by the law it is never above (k - 1) x burst + (k + 1) x rate x T; more could only come of news that come too late.
+
 Keys: `client_key` makes them (str) from addresses; values of headers are bytes, so that no header names a client's bucket.
 Called by the roads for listeners and routes: one limiter for each. `now` is in seconds of a clock that does not step back
 (if it does, nobody gains). Pure.
@@ -83,6 +91,7 @@ class RateLimiter:
         "most_keys",
         "policy",
         "rate",
+        "taken",
     )
 
     def __init__(self, policy: RatePolicy, most_keys: int = MOST_KEYS) -> None:
@@ -94,6 +103,8 @@ class RateLimiter:
         self.rate = _fraction_of(policy.rate)
         #: buckets that were forgotten before they were full, for want of room
         self.forgotten_early = 0
+        #: what was taken of each key since somebody asked last, of `most_keys` keys at most; None: nobody asks
+        self.taken: dict[str | bytes, int] | None = None
         # All times below are in the unit of which a nanosecond has `_nanosecond` and a token's time has `_token`.
         self._nanosecond = self.rate.numerator
         self._token = _SECOND * self.rate.denominator
@@ -119,7 +130,23 @@ class RateLimiter:
         if missing > 0:
             return -(-missing // self._nanosecond) / _SECOND
         self._remember(key, known, full_at, present)
+        taken = self.taken
+        if taken is not None and (key in taken or len(taken) < self.most_keys):
+            taken[key] = taken.get(key, 0) + 1
         return 0.0
+
+    def charge(self, key: str | bytes, tokens: int, since: float, now: float, most: int) -> None:
+        """So many were let in elsewhere, not before `since`, under `key` (of `taken`); it owes `most` tokens at most."""
+        present = round(now * 1e9) * self._nanosecond
+        if self._order and present >= (self._order[0] + 1) * self._width:
+            self._sweep(present)
+        known = self._full_at.get(key)
+        begin = round(since * 1e9) * self._nanosecond
+        if known is not None and known > begin:
+            begin = known
+        full_at = max(begin, min(begin + tokens * self._token, present + self._capacity + most * self._token))
+        if full_at > present:
+            self._remember(key, known, full_at, present)
 
     def _remember(self, key: str | bytes, known: int | None, full_at: int, present: int) -> None:
         slot = full_at // self._width

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 #: Seconds (and one-second buckets, the current one included) over which requests and retries are counted.
 WINDOW: Final = 10
 
+#: Retries in that time that a pool has at any rate. Each of several processes has its share of them.
+FLOOR: Final = 10
+
 #: A pause differs from its plan by up to this share, so that clients who failed together do not return together.
 JITTER: Final = 0.1
 
@@ -41,7 +44,7 @@ class RetryBudget:
         "share",
     )
 
-    def __init__(self, share: float, floor: int = 10, window: float = float(WINDOW)) -> None:
+    def __init__(self, share: float, floor: int = FLOOR, window: float = float(WINDOW)) -> None:
         self.share = share
         self.floor = floor
         buckets = max(1, round(window))

@@ -35,6 +35,8 @@ PATIENCE: Final = 10.0
 HANDSHAKE_PATIENCE: Final = 3.0
 #: For what reads a configuration, and perhaps hundreds of certificates.
 LONG_PATIENCE: Final = 120.0
+#: For what starts processes, one after the other, each of which is waited for.
+LONGEST_PATIENCE: Final = 900.0
 #: The service says something each ten seconds at least.
 STREAM_PATIENCE: Final = 35.0
 #: The largest answer, and the largest event.
@@ -188,6 +190,27 @@ class Client:
     def reload(self) -> dict[str, Any]:
         """Read the file anew: generation and changes."""
         return self._changed("POST", "/reload", None, LONG_PATIENCE)
+
+    def workers(self) -> dict[str, Any]:
+        """The process that answers, `pid`, and each that carries traffic, `workers`."""
+        found = self.ask("GET", "/workers")
+        if not isinstance(found, dict) or not isinstance(found.get("workers"), list):
+            raise self._foreign()
+        return found
+
+    def restart_workers(self) -> dict[str, Any]:
+        """Replace them one by one: how many, `restarted`."""
+        return self._done("/workers/restart", "restarted")
+
+    def upgrade(self) -> dict[str, Any]:
+        """Have the new program take over: its process, `pid`."""
+        return self._done("/upgrade", "pid")
+
+    def _done(self, path: str, key: str) -> dict[str, Any]:
+        found = self.ask("POST", path, None, LONGEST_PATIENCE)
+        if not isinstance(found, dict) or not isinstance(found.get(key), int):
+            raise self._foreign()
+        return found
 
     def add(self, pool: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """A backend comes."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from lbsvc.ctl.client import EX_CONFIG, Failed, Unreachable
+from lbsvc.ctl.client import EX_CONFIG, Unreachable
 from lbsvc.ctl.session import clean, json_option, say, shared, the_session
 
 
@@ -105,21 +105,6 @@ def status_line(found: dict[str, Any]) -> str:
     return (
         f"status: {ready}, generation {found.get('generation')}, {up} of {len(backends)} backends up, {active} active"
     )
-
-
-@click.command()
-@click.argument("action", required=False, type=click.Choice(["restart"]))
-@shared
-def workers(action: str | None) -> None:
-    """Not supported yet: show or restart the worker processes."""
-    raise Failed("lbctl: workers: not supported yet: the service is one process")
-
-
-@click.command()
-@shared
-def upgrade() -> None:
-    """Not supported yet: replace the service by its new program."""
-    raise Failed("lbctl: upgrade: not supported yet: stop the service and start the new one")
 
 
 @click.command()

@@ -137,6 +137,7 @@ def as_json(status: Mapping[str, Any], pools: tuple[PoolRow, ...]) -> dict[str, 
         "uptime": status.get("uptime"),
         "generation": status.get("generation"),
         "ready": status.get("ready"),
+        **({"workers": status["workers"]} if "workers" in status else {}),
         "pools": [
             {
                 "name": pool.name,

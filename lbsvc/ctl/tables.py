@@ -23,9 +23,11 @@ from lbsvc.ctl.session import clean, is_terminal
 
 #: How a word of a state, of health or of a circuit is coloured; others are as they are.
 STYLES: Final = {
-    **dict.fromkeys(("up", "yes", "listening"), "green"),
-    **dict.fromkeys(("down", "no", "open"), "bold red"),
-    **dict.fromkeys(("drain", "maint", "ejected", "flapping", "half_open", "draining"), "yellow"),
+    **dict.fromkeys(("up", "yes", "listening", "serving"), "green"),
+    **dict.fromkeys(("down", "no", "open", "hung"), "bold red"),
+    **dict.fromkeys(
+        ("drain", "maint", "ejected", "flapping", "half_open", "draining", "starting", "leaving"), "yellow"
+    ),
     **dict.fromkeys(("unknown", "-"), "dim"),
 }
 
@@ -98,7 +100,36 @@ def for_status(status: Mapping[str, Any]) -> str:
         f"up {age(float(status.get('uptime', 0)))}, ",
         ready,
     )
-    return drawn(head, "", _listeners(status), *_pools(status))
+    workers: list[RenderableType] = ["", _workers(status["workers"])] if status.get("workers") else []
+    return drawn(head, "", _listeners(status), *workers, *_pools(status))
+
+
+def for_workers(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The worker processes."""
+    return drawn(_workers(rows))
+
+
+_OF_WORKERS: Final = ("WORKER", "PID", "STATE", "UPTIME", "CONNECTIONS", "REQUESTS", "RESTARTS", "CPU", "MEMORY")
+
+
+def _workers(rows: Sequence[Mapping[str, Any]]) -> Table:
+    made = [
+        {
+            **{key: Text(clean(str(each.get(key.lower())))) for key in _OF_WORKERS},
+            "STATE": word(each.get("state")),
+            "UPTIME": Text(age(float(each.get("uptime") or 0))),
+            "CPU": Text(f"{float(each.get('cpu_seconds') or 0):.1f} s"),
+            "MEMORY": Text(f"{float(each.get('resident_bytes') or 0) / 1e6:.1f} MB"),
+        }
+        for each in rows
+    ]
+    columns: tuple[str, ...] = _OF_WORKERS
+    if is_terminal():
+        columns = _kept(columns, _widths(columns, made), ("CPU", "MEMORY", "RESTARTS", "UPTIME"), console().width)
+    found = table(*columns, numbers=("WORKER", "PID", *_OF_WORKERS[3:]))
+    for row in made:
+        found.add_row(*(row[column] for column in columns))
+    return found
 
 
 def _listeners(status: Mapping[str, Any]) -> Table:
@@ -169,7 +200,7 @@ def fitting(rows: Sequence[Mapping[str, Text]], room: int) -> tuple[str, ...]:
 
     An address that is the name as well, and circuits that are all closed, are the first that nobody misses.
     """
-    widths = {column: max(len(column), *(row.get(column, _NOTHING).cell_len for row in rows)) for column in _COLUMNS}
+    widths = _widths(_COLUMNS, rows)
     for name in ("POOL", "BACKEND", "ADDRESS"):
         widths[name] = min(widths[name], _LONG_NAME)
     vain = []
@@ -177,13 +208,22 @@ def fitting(rows: Sequence[Mapping[str, Text]], room: int) -> tuple[str, ...]:
         vain.append("ADDRESS")
     if all(row.get("CIRCUIT", _NOTHING).plain in ("closed", "-", "") for row in rows):
         vain.append("CIRCUIT")
-    columns = list(_COLUMNS)
-    for column in (*vain, *_LEAST):
-        if sum(widths[each] + _GAP for each in columns) - _GAP <= room:
+    return _kept(_COLUMNS, widths, (*vain, *_LEAST), room)
+
+
+def _widths(columns: Sequence[str], rows: Sequence[Mapping[str, Text]]) -> dict[str, int]:
+    return {column: max([len(column), *(row.get(column, _NOTHING).cell_len for row in rows)]) for column in columns}
+
+
+def _kept(columns: Sequence[str], widths: Mapping[str, int], least: Sequence[str], room: int) -> tuple[str, ...]:
+    """Those for which there is room; `least` go first."""
+    kept = list(columns)
+    for column in least:
+        if sum(widths[each] + _GAP for each in kept) - _GAP <= room:
             break
-        if column in columns:
-            columns.remove(column)
-    return tuple(columns)
+        if column in kept:
+            kept.remove(column)
+    return tuple(kept)
 
 
 def _backend(backend: Mapping[str, Any], is_brief: bool) -> dict[str, Text]:

@@ -156,7 +156,14 @@ class Top:
         ready = Text("ready", "green") if status.get("ready") else Text("not ready", "bold red")
         uptime = age(float(status.get("uptime", 0)))
         said = f"lbsvc {status.get('version')} at {self.place}, generation {status.get('generation')}, up {uptime}, "
-        return cut(Text.assemble(clean(said), ready))
+        return cut(Text.assemble(clean(said), ready, *self._crew()))
+
+    def _crew(self) -> list[Text]:
+        """How many workers there are, where there are any."""
+        states = [each.get("state") for each in self._status.get("workers", ())]
+        serving = states.count("serving")
+        words = f"{len(states)} workers" if serving == len(states) else f"{serving} of {len(states)} workers serving"
+        return [Text(", "), Text(words, "yellow" if serving < len(states) else "")] if states else []
 
 
 _STEPS: Final = {"up": -1, "k": -1, "down": 1, "j": 1, "page-up": -10, "page-down": 10, "home": -(10**9), "end": 10**9}

@@ -1,7 +1,8 @@
 """Which backend a request belongs to, where its pool does more than take turns: affinity, hashing, places to wait for.
 
-Promises: a client that sticks to a backend comes back to it while that one may serve it, and is told by a cookie where it
-went otherwise; like goes to like where the algorithm hashes; the pool's cookie is not passed on to backends. Made for each
+Promises: a client that sticks to a backend comes back to it while that one may serve it (in all processes, where this is one
+of several: core/affinity.py, core/homes.py), and is told by a cookie where it went otherwise; like goes to like where the
+algorithm hashes; the pool's cookie is not passed on to backends. Made for each
 pool (`Placement`), and anew by a reload that changes anything of this, with the same table of clients where `sticky` is the
 same; asked by trying.py for each try. Plain pools have none, and pay nothing.
 """
@@ -52,7 +53,12 @@ class Placement:
     """Affinity and hashing of one pool. `addresses` and `cookies` are tables of the pool's members."""
 
     def __init__(
-        self, settings: PoolSettings, pool: Pool, wall: Callable[[], float], former: Placement | None = None
+        self,
+        settings: PoolSettings,
+        pool: Pool,
+        wall: Callable[[], float],
+        former: Placement | None = None,
+        is_alone: bool = True,
     ) -> None:
         self.pool = pool
         self.wall = wall
@@ -73,6 +79,7 @@ class Placement:
         elif sticky is not None:
             self.addresses = AddressTable(sticky)
             self._follow(self.addresses)
+            pool.settle_by_hash(not is_alone)
 
     def _follow(self, table: AddressTable | CookieTable) -> None:
         """Have it told of the members, now and whenever they change."""
@@ -81,6 +88,7 @@ class Placement:
 
     def leave(self) -> None:
         """Its tables are told of no members any more."""
+        self.pool.settle_by_hash(False)
         for table in (self.cookies, self.addresses):
             if table is not None and table.members in self.pool.on_members:
                 self.pool.on_members.remove(table.members)
@@ -94,14 +102,15 @@ class Placement:
             raw = self._key_of(head)
             key = key_hash(client_key(client).encode() if raw is None else raw)
         preferred: Backend | None = None
+        sticking: str | None = None
         if self.cookies is not None and self.sticky is not None:
             values = self.sticky.values(head.section.fields)
             preferred, exchange.is_old_cookie = self.cookies.find_first(values, self.wall())
             exchange.preferred = preferred
-        elif self.addresses is not None and (counted := client_of(client)) is not None:
-            preferred = exchange.preferred = self.addresses.find(counted, exchange.site.seconds())
+        elif self.addresses is not None and (sticking := client_of(client)) is not None:
+            preferred = exchange.preferred = self.addresses.find(sticking, exchange.site.seconds())
         exchange.key = key
-        return find_lease(self.pool, exchange.tried, key, preferred, is_next, waits_for_home=True)
+        return find_lease(self.pool, exchange.tried, key, preferred, is_next, waits_for_home=True, client=sticking)
 
     def find_other(self, exchange: Trying) -> Lease | None:
         """A lease on any backend with room: its own has had none for too long."""
@@ -134,9 +143,16 @@ class Placement:
 
 
 def placement_of(
-    settings: PoolSettings, pool: Pool, wall: Callable[[], float], former: Placement | None = None
+    settings: PoolSettings,
+    pool: Pool,
+    wall: Callable[[], float],
+    former: Placement | None = None,
+    is_alone: bool = True,
 ) -> Placement | None:
-    """None for a pool of which nothing of this is asked. `former` is what it had: who waits for a place goes on waiting."""
+    """None for a pool of which nothing of this is asked. `former` is what it had: who waits for a place goes on waiting.
+
+    `is_alone`: there is no other process that a client may come to next.
+    """
     is_limited = settings.circuit_breaker is not None or any(
         each.max_connections is not None for each in settings.backends
     )
@@ -149,4 +165,4 @@ def placement_of(
         if former is not None:
             former.leave()
         return None
-    return Placement(settings, pool, wall, former)
+    return Placement(settings, pool, wall, former, is_alone)

@@ -7,7 +7,8 @@ Promises
   the folder is locked.
 - A unix socket's file has the mode that the umask leaves of 0777 (connecting takes write permission: umask 022 serves our
   own user alone, 007 our group too), and neither reactor changes it. Folders are not made.
-- The file is removed when its socket is closed, whoever holds it by then, if it is still the file that we made.
+- The file is removed when its socket is closed, whoever holds it by then, if it is still the file that we made; but where
+  another process has taken its socket over it is that one's (net/inheriting.py).
 - `adopt` hands a socket over to any reactor; what it gives is Twisted's IListeningPort.
 
 Called by net/listener.py, and by app.py for the admin listener. Sizes are bytes, times seconds.
@@ -97,17 +98,26 @@ def _open(family: int, address: Any, backlog: int) -> socket.socket:
 class SocketFile:
     """The file of a listening unix socket, known again by its inode, which lives as long as the socket does."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, is_ours: bool = True) -> None:
         self.path = path
-        self._identity: tuple[int, int] | None = self._look()
+        #: device and inode; None: it is not ours to remove
+        self.identity: tuple[int, int] | None = self._look() if is_ours else None
 
     def _look(self) -> tuple[int, int]:
         found = os.lstat(self.path)
         return found.st_dev, found.st_ino
 
+    def own(self, identity: tuple[int, int]) -> None:
+        """It was another process's, and is ours from now on."""
+        self.identity = identity
+
+    def forget(self) -> None:
+        """It is another process's from now on."""
+        self.identity = None
+
     def remove(self) -> None:
         """Take the file away, once, unless another has come in its place. To be called while the socket is open."""
-        identity, self._identity = self._identity, None
+        identity, self.identity = self.identity, None
         if identity is None:
             return
         try:

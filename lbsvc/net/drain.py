@@ -2,10 +2,11 @@
 
 Promises: not ready at once; after `delay` listeners stop accepting, what waits in their accept queues having been
 accepted; idle connections close, busy ones after their answer; tcp may go on; what is left `drain_timeout` after the delay
-is cut, and who can be told so (HTTP/2) has FAREWELL to close. `force`, at any time, skips every wait that is left. It ends
-whatever happens on the way: what fails is logged, and
-the next step is taken. Called by app.py when the service stops; written out here, since a MultiService stops its children
-all at once and waits for none. Seconds of a monotonic clock.
+is cut, and who can be told so (HTTP/2) has FAREWELL to close. Where another process goes on with the same sockets
+(`is_gentle`) idle connections have a moment more, in which a request may arrive: clients need not notice. `force`, at any
+time, skips every wait that is left. It ends whatever happens on the way: what fails is logged, and the next step is taken.
+Called by app.py when the service stops; written out here, since a MultiService stops its children all at once and waits for
+none. Seconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Closable(Protocol):
 class Site(Protocol):
     """What holds a listener's connections."""
 
+    def leave(self) -> None: ...
     def drain(self) -> None: ...
     def abort(self) -> None: ...
 
@@ -51,6 +53,7 @@ class Drain:
         count_open: Callable[[], int],
         emit: Callable[[str], None],
         closing: Callable[[], None],
+        is_gentle: bool = False,
     ) -> None:
         self._clock = clock
         self._delay = delay
@@ -60,6 +63,7 @@ class Drain:
         self._count_open = count_open
         self._emit = emit
         self._closing = closing
+        self._is_gentle = is_gentle
         self._done: Deferred[None] = Deferred()
         #: the next step and when it is due; None before `run`, between steps, and at the end
         self._step: Callable[[], None] | None = None
@@ -110,6 +114,7 @@ class Drain:
         self._try(
             self._closing,
             *(listener.close for listener in self._listeners),
+            *(site.leave for site in self._sites if self._is_gentle),
             *(site.drain for site in self._sites),
             self._say_what_is_left,
         )

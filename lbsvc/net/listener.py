@@ -162,6 +162,11 @@ class Listener(Factory):
         return [address for bound in self.bound for address in bound.addresses]
 
     @property
+    def clients(self) -> ClientCounts | None:
+        """How many connections each client has; None where any may have any number."""
+        return self._clients
+
+    @property
     def ports(self) -> list[Any]:
         """All of its ports."""
         return [port for bound in self.bound for port in bound.ports]

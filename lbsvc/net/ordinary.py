@@ -1,7 +1,7 @@
 """Listening ports of reactors that are not ours, made to do what ours can (net/ports.py).
 
-Promises: `pauseAccepting`, `resumeAccepting` and `serve` as net/ports.py has them, in the middle of a turn, too. Made by
-net/sockets.py for each port that Twisted has made.
+Promises: `pauseAccepting`, `resumeAccepting`, `serve` and `share` as net/ports.py has them, in the middle of a turn, too;
+but where processes share a socket, who comes first gets more. Made by net/sockets.py for each port that Twisted has made.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ class OrdinaryPort:
     def serve(self, factory: Any) -> None:
         """As net/ports.py."""
         change_factory(self._port, factory)
+
+    def share(self) -> None:
+        """Nothing to do: other reactors wake every process for each connection, so that nobody is left waiting."""
 
     def pauseAccepting(self) -> None:  # noqa: N802 - as net/ports.py
         self._gate.is_shut = True

@@ -14,6 +14,7 @@ Promises
 - `serve(factory)` gives a port another factory, of the same kind: whatever waits in its queue is that one's from then on.
 - `pauseAccepting()` and `resumeAccepting()` may be called at any time, also from within buildLean and connectionMade; after
   the first no further connection is taken, not even in the same turn.
+- `share()`: other processes accept from the same socket, and each gets its part (net/sharing.py).
 - Running out of descriptors is handled as Twisted does (its reserved descriptor), as are all other errors of accept(2).
 - Adopted sockets are never shut down, only closed: other processes may share them. The file of an adopted unix socket keeps
   its mode, and is removed only by the `file` that net/binding.py has given to its port; its queue keeps its length.
@@ -35,6 +36,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 
 from lbsvc.core.networks import UNIX
+from lbsvc.net.sharing import SHARED_ACCEPTS, Turns
 from lbsvc.net.transports import FastConnection
 
 MOST_ACCEPTS = 128
@@ -153,6 +155,8 @@ class LeanPort(tcp.Port):
     reactor: Any
     _build: Any = None
     _open: Any = None
+    _most = MOST_ACCEPTS
+    _turns: Turns | None = None
 
     @override
     def startListening(self) -> None:
@@ -169,6 +173,36 @@ class LeanPort(tcp.Port):
         """Connections are `factory`'s from now on; the same one again is asked anew how it wants them."""
         change_factory(self, factory)
         self._ask_factory()
+
+    def share(self) -> None:
+        """From now on it is one of several that accept from this socket; may be called at any time while it listens."""
+        if self._turns is not None:
+            return
+        was_watched = self.reactor.watches(self)
+        self.stopReading()
+        self._turns = Turns(self, self.reactor)
+        self.numberAccepts = self._most = SHARED_ACCEPTS
+        if was_watched:
+            self.startReading()
+
+    @override
+    def startReading(self) -> None:
+        if self._turns is None:
+            super().startReading()
+        else:
+            self._turns.begin()
+
+    @override
+    def stopReading(self) -> None:
+        if self._turns is not None:
+            self._turns.end()
+        super().stopReading()
+
+    @override
+    def connectionLost(self, reason: Any) -> None:
+        if self._turns is not None:
+            self._turns.end()
+        super().connectionLost(reason)
 
     def pauseAccepting(self) -> None:  # noqa: N802
         """Leave new connections in the kernel's queue."""
@@ -198,7 +232,9 @@ class LeanPort(tcp.Port):
             if not watched(self):  # paused or closed by what was just called
                 return
         # As the stock port: meet a burst with longer turns, but try accept(2) in vain as seldom as possible.
-        self.numberAccepts = min(limit + 20, MOST_ACCEPTS) if taken == limit else max(1, taken)
+        self.numberAccepts = min(limit + 20, self._most) if taken == limit else max(1, taken)
+        if taken and self._turns is not None:
+            self._turns.pass_on()
 
     def _take(self, descriptor: int, sockaddr: Any) -> None:
         """Make protocol and transport for an accepted descriptor, or close it."""
@@ -331,7 +367,6 @@ class LeanUnixPort(LeanPort, PlainUnixPort):
     __repr__ = unix.Port.__repr__
     getHost = unix.Port.getHost  # noqa: N815
     _buildAddr = unix.Port._buildAddr  # noqa: N815
-    connectionLost = PlainUnixPort.connectionLost  # noqa: N815
     _logConnectionLostMsg = unix.Port._logConnectionLostMsg  # noqa: N815
 
 

@@ -28,7 +28,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random
-from typing import Final
+from typing import Final, Protocol
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -71,6 +71,8 @@ class Prober:
         make: MakeCheck = check_for,
     ) -> None:
         self._make = make
+        #: told of the backend whenever something else is known of it
+        self.on_learned: Callable[[Backend], object] = lambda backend: None
         self.policy = policy
         self.flapping = flapping
         self.backend = backend
@@ -131,6 +133,7 @@ class Prober:
         self.verdict = Verdict(self.policy)
         if self.backend.health == "up":
             self.backend.health = "unknown"
+            self.on_learned(self.backend)
         self._loop.interval = (
             0.0  # until the next tick, which so comes at once, also after a check that is being judged
         )
@@ -211,6 +214,8 @@ class Prober:
         is_first_word = self.verdict.state == "unknown" or self.verdict.is_reopened
         flapping = self.flapping if not is_first_word else None
         flip = self.verdict.observe(ok)
+        if before is None or before[0] != ok or self._is_first:
+            self.on_learned(backend)
         is_held = self._hold is not None
         is_too_often = flip is not None and flapping is not None and flapping.changed(self._reactor.seconds())
         if is_too_often and not is_held:
@@ -226,6 +231,7 @@ class Prober:
         """Tell everybody."""
         self.backend.health = health
         try:
+            self.on_learned(self.backend)
             self._on_flip(self.backend, detail)
         finally:
             self.pool.refresh()  # last, so that "backend down" is told before "pool empty"
@@ -254,6 +260,22 @@ class Prober:
         return f"<Prober of {self.backend!r}, {self.verdict!r}>"
 
 
+class Checker(Protocol):
+    """Whoever knows how backends are: HealthChecker, or one that is told (workers/hearsay.py)."""
+
+    def add(
+        self, pool: Pool, backend: Backend, policy: HealthCheckPolicy, flapping: FlappingPolicy | None = None
+    ) -> None: ...
+
+    def revise(self, backend: Backend, policy: HealthCheckPolicy, flapping: FlappingPolicy | None = None) -> bool: ...
+
+    def recheck(self, backend: Backend) -> None: ...
+
+    def remove(self, backend: Backend) -> None: ...
+
+    def everyone_asked(self) -> Deferred[None]: ...
+
+
 class HealthChecker(Service):
     """All probers: one for each backend that is checked. They run while the service does."""
 
@@ -280,6 +302,8 @@ class HealthChecker(Service):
         #: Rounds that are not over: who is still awaited, and what fires then.
         self._rounds: list[tuple[set[Prober], Deferred[None]]] = []
         self._had_first_round = False
+        #: told of each backend whenever something else is known of it
+        self.on_learned: Callable[[Backend], object] = lambda backend: None
 
     def add(
         self, pool: Pool, backend: Backend, policy: HealthCheckPolicy, flapping: FlappingPolicy | None = None
@@ -299,6 +323,7 @@ class HealthChecker(Service):
             Flapping(flapping) if flapping is not None else None,
             self._make,
         )
+        prober.on_learned = lambda backend: self.on_learned(backend)
         prober.first_verdict.addCallback(self._heard, prober)
         self._probers[backend] = prober
         if self.running:

@@ -20,7 +20,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from errno import EINTR
-from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
+from select import EPOLLERR, EPOLLEXCLUSIVE, EPOLLHUP, EPOLLIN, EPOLLOUT
 from time import monotonic
 from typing import Any, cast
 
@@ -93,7 +93,7 @@ class Reactor(EPollReactor):
 
     @override
     def iterate(self, delay: float = 0.0) -> None:
-        # May be called from within an event: the outer batch must still know what is fresh to it.
+        # From within an event, perhaps: the outer batch must still know what is fresh to it.
         fresh, owner = self._fresh, self._owner
         self._fresh, self._owner = set(), None
         try:
@@ -186,12 +186,16 @@ class Reactor(EPollReactor):
 
     def replace(self, selectable: Any, other: Any) -> None:
         """`other`, which has the same descriptor, is read from now on in place of `selectable`: without a syscall."""
-        fd = selectable.fileno()
+        fd = other.fileno()
         self._selectables[fd] = other
         if fd in self._writes:
             self.removeWriter(other)
         if fd not in self._reads:
             self.addReader(other)
+
+    def share_reader(self, reader: Any) -> None:
+        """As addReader, for what other processes read too and which is never written: see net/sharing.py."""
+        self._add(reader, self._reads, self._writes, self._selectables, EPOLLIN | EPOLLEXCLUSIVE, 0)
 
     def watches(self, selectable: Any) -> bool:
         """Whether it is being read."""

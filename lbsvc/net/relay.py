@@ -190,7 +190,7 @@ class Relay(Carrier):
             return find_lease(pool, self.tried, key, None, is_next)
         now = self.seconds()
         self.preferred = preferred = addresses.find(client, now)
-        lease = find_lease(pool, self.tried, key, preferred, is_next)
+        lease = find_lease(pool, self.tried, key, preferred, is_next, client=client)
         if lease is not None and lease.backend is not preferred:
             # Not only once it is connected: a client's connections of one moment shall go to one backend.
             addresses.put(client, lease.backend, now)

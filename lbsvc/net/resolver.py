@@ -156,6 +156,10 @@ class NameWatch:
         if self._asked is not None:
             self._asked.cancel()
 
+    def hear(self, addresses: list[str]) -> None:
+        """Somebody else has looked it up."""
+        self._answered(addresses)
+
     def _ask(self) -> Deferred[None]:
         """One lookup; LoopingCall waits for its end."""
         try:

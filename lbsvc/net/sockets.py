@@ -7,6 +7,10 @@ Promises
   "127.0.0.1:80") that one is closed first, its queue having been emptied. What fails leaves everything as it was: closed
   ones are opened again; should even that fail it is told, and every later plan tries again.
 - Everything that takes descriptors is done by `prepare`; nothing new is accepted before the plan is carried out.
+- Held sockets (`HeldSocket`) are for others to accept on (the processes of `workers`, who get copies): here they are opened,
+  kept and closed by the same rules, and nobody is ever accepted.
+- A process that takes another one's place has the sockets of equal binds from it (net/inheriting.py); one that hands its own
+  over forgets their files, and closes them without emptying their queues: whoever waits there is the other's.
 - Sockets that systemd has passed ("systemd:NAME") are ours to share, not to end: we serve copies, which are closed, never
   shut down, and keep theirs, so that the bind may go and come back.
 
@@ -30,6 +34,7 @@ from typing_extensions import override
 from lbsvc.config.schema import Bind, ListenerSettings
 from lbsvc.errors import Mistake
 from lbsvc.net.binding import SocketFile, adopt, open_sockets
+from lbsvc.net.inheriting import Given, Inherited
 from lbsvc.net.ordinary import OrdinaryPort
 from lbsvc.net.systemd import Passed, address_of, open_passed
 
@@ -40,14 +45,69 @@ if TYPE_CHECKING:
 Opener: TypeAlias = Callable[[Bind, int], list[socket.socket]]
 
 
-def opener(passed: Passed) -> Opener:
-    """Opens binds; for "systemd:NAME" it gives copies of what was passed under that name."""
+def opener(passed: Passed, inherited: Inherited | None = None) -> Opener:
+    """Opens binds; for "systemd:NAME" it gives copies of what was passed under that name, and what can be inherited is."""
 
     def open_bind(bind: Bind, backlog: int) -> list[socket.socket]:
         name = bind.passed_as
+        if inherited is not None and (found := inherited.open(bind, backlog)) is not None:
+            return found
         return open_sockets(bind, backlog) if name is None else open_passed(passed, name, backlog)
 
     return open_bind
+
+
+class SharedSocket(socket.socket):
+    """A listening socket that other processes accept on, too: a copy of one that is held somewhere."""
+
+
+class HeldSocket(socket.socket):
+    """A listening socket that is not accepted on in this process; with it goes its file, if it has one."""
+
+    file: SocketFile | None = None
+
+    @override
+    def close(self) -> None:
+        file, self.file = self.file, None
+        if file is not None:
+            file.remove()
+        super().close()
+
+
+def holder(open_bind: Opener) -> Opener:
+    """Opens the same binds, for others to accept on."""
+
+    def open_held(bind: Bind, backlog: int) -> list[socket.socket]:
+        return [_held(made) for made in open_bind(bind, backlog)]
+
+    return open_held
+
+
+def _held(made: socket.socket) -> HeldSocket:
+    file = getattr(made, "file", None)
+    held = HeldSocket(fileno=made.detach())
+    held.file = file
+    return held
+
+
+class HeldPort:
+    """What stands for a port where others accept: a socket that is open."""
+
+    def __init__(self, made: HeldSocket) -> None:
+        self.socket = made
+
+    def fileno(self) -> int:
+        """The socket's."""
+        return self.socket.fileno()
+
+    def serve(self, factory: Any) -> None:
+        """Whoever it is: not here."""
+
+    pauseAccepting = resumeAccepting = stopReading = lambda self: None  # noqa: N815 - as net/ports.py
+
+    def connectionLost(self, reason: Failure) -> None:  # noqa: N802 - Twisted's name
+        """The end."""
+        self.socket.close()
 
 
 class Nobody(Factory):
@@ -104,6 +164,10 @@ class Bound:
         try:
             while self.sockets:
                 made = self.sockets.pop(0)
+                if isinstance(made, HeldSocket):
+                    self.ports.append(HeldPort(made))
+                    continue
+                is_shared = isinstance(made, SharedSocket)
                 try:
                     # adopted ports do not shut the socket down when they close
                     port = adopt(reactor, made, factory)
@@ -111,6 +175,8 @@ class Bound:
                     made.close()
                     raise
                 self.ports.append(port if hasattr(port, "pauseAccepting") else OrdinaryPort(port))
+                if is_shared:
+                    self.ports[-1].share()
                 if factory is NOBODY:
                     self.ports[-1].pauseAccepting()
         except OSError:
@@ -144,13 +210,31 @@ class Bound:
             file.remove()  # before the queue is emptied: nobody can come after that
         ports, self.ports = self.ports, []
         for port in ports:
-            accept_rest(port, self.holds)
+            if not isinstance(port, HeldPort):
+                accept_rest(port, self.holds)
             # At once, and not by stopListening, which closes a turn later: what came until then would be reset.
             port.stopReading()
             port.connectionLost(Failure(CONNECTION_DONE))
         sockets, self.sockets = self.sockets, []
         for made in sockets:
             made.close()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether others accept."""
+        return any(isinstance(port, HeldPort) for port in self.ports)
+
+    @property
+    def given(self) -> Given:
+        """As another process may have it."""
+        numbers = [each.fileno() for each in (*self.sockets, *self.ports)]
+        return Given(str(self.bind), tuple(numbers), self._files[0].identity if self._files else None)
+
+    def hand_over(self) -> None:
+        """Another process has it from now on: whoever waits in the queue is its own, and so is the file."""
+        for file in self._files:
+            file.forget()
+        self.close()
 
     def __repr__(self) -> str:
         return f"<bound {', '.join(self.addresses)}>"
@@ -212,6 +296,10 @@ class SocketsPlan:
             for place, bind in enumerate(settings.binds):
                 if self._plan[name][place] is None and not self._open(name, place, mistakes, bool(self._rivals(bind))):
                     overlapping.append((name, place))
+        for name, place in overlapping if is_sound else ():
+            bind = self._wanted[name].binds[place]
+            if any(bound.is_held for _, bound in self._rivals(bind)):
+                mistakes.append(_in_two_steps(name, bind))
         for name, place in overlapping if is_sound and not mistakes else ():
             self._displace(self._rivals(self._wanted[name].binds[place]))
             self._open(name, place, mistakes, False)
@@ -267,6 +355,11 @@ class SocketsPlan:
             else:
                 listener.take([*listener.bound[:place], bound, *listener.bound[place:]])
 
+    @property
+    def opened(self) -> list[tuple[str, socket.socket]]:
+        """The sockets of what is new, each with its bind."""
+        return [(str(bound.bind), port.socket) for bound in self._fresh for port in bound.ports]
+
     def close_going(self) -> None:
         """Commit: what goes is closed, its queue having been emptied by whoever listened so far."""
         for listener, bound in self._going:
@@ -275,6 +368,12 @@ class SocketsPlan:
     def bound_for(self, name: str) -> list[Bound]:
         """Commit: what a listener has from now on."""
         return [bound for bound in self._plan[name] if bound is not None]
+
+
+def _in_two_steps(name: str, bind: Bind) -> Mistake:
+    """One that overlaps with a bind which other processes have copies of: it cannot be had before they have closed them."""
+    words = f"overlaps with one that goes ({bind}): with several workers that takes two reloads, to close and to open"
+    return Mistake("", 0, 0, f"listeners.{name}.bind", words)
 
 
 def refused(name: str, bind: Bind, error: OSError, more: str = "") -> Mistake:

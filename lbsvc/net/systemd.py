@@ -8,6 +8,7 @@ Promises
   systemd calls them.
 - `open_passed` gives sockets of their own for a name: duplicates, so that a listener may close them and another one, after a
   reload, have them again. Nothing here ever shuts a passed socket down or removes its file: both are systemd's.
+- A process that takes our place is handed them, with their names (net/inheriting.py).
 
 Called by app.py (once, before anything else is opened) and net/listener.py. Unlike twisted.python.systemd, which knows one
 socket for a name, and drops all of them, silently, where names and descriptors do not match.
@@ -102,11 +103,11 @@ def open_passed(passed: Passed, name: str, backlog: int) -> list[socket.socket]:
     made: list[socket.socket] = []
     try:
         for original in passed[name]:
-            made.append(duplicate := _duplicate(original))
-            duplicate.setblocking(False)
-            if duplicate.family != socket.AF_UNIX:
-                duplicate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
-            duplicate.listen(backlog)  # on a socket that listens already: the length of its queue
+            made.append(copy := duplicate(original))
+            copy.setblocking(False)
+            if copy.family != socket.AF_UNIX:
+                copy.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
+            copy.listen(backlog)  # on a socket that listens already: the length of its queue
     except OSError:
         for each in made:
             each.close()
@@ -114,7 +115,7 @@ def open_passed(passed: Passed, name: str, backlog: int) -> list[socket.socket]:
     return made
 
 
-def _duplicate(original: socket.socket) -> socket.socket:
+def duplicate(original: socket.socket) -> socket.socket:
     """Another descriptor of a socket; a unix socket's file does not go with it."""
     number = os.dup(original.fileno())
     return UnixSocket(fileno=number) if original.family == socket.AF_UNIX else socket.socket(fileno=number)

@@ -267,7 +267,7 @@ class History:
             _put(own.ring, first, tick, [*grown, quantile(slower, 0.95)])
         if track is not None:
             self._close(track, counts, turns)
-            _put(track.ring, first, tick, [requests, errors, active, len(pool.queue), *quantiles(counts)])
+            _put(track.ring, first, tick, [requests, errors, active, pool.queued, *quantiles(counts)])
 
     @staticmethod
     def _close(track: Track, counts: Sequence[int], turns: bool) -> None:

@@ -3,7 +3,8 @@
 Promises: `LogWriter.write` never blocks and never raises, whatever the destination does. What a stalled or failing
 destination cannot take is dropped whole lines at a time and counted in `dropped` of the writer it came from. Lines
 are never torn into one another: writers to the same path share one thread, and after a write that failed in the
-middle of a line the next one begins on a new line.
+middle of a line the next one begins on a new line. Where other processes write to the same place (`is_shared`), what is no
+file is given whole lines, as many as it keeps together; a line of more than 4096 bytes may then have others' in it.
 
 Called by observe/events.py and observe/accesslog.py from the reactor's thread (any thread may); `Destinations`
 belongs to app.py. Sizes are bytes, timeouts seconds.
@@ -20,6 +21,7 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+import stat
 import threading
 import time
 from collections.abc import Sequence
@@ -33,6 +35,9 @@ _CHUNK: Final = 256 * 1024
 
 #: Paths that mean a descriptor we have already; opening them anew fails where it is a socket (systemd's journal).
 _STANDARD: Final = {"-": 1, "/dev/stdout": 1, "/dev/stderr": 2}
+
+#: What a pipe takes from several processes without mixing it up (POSIX; on Linux 4096 bytes).
+_WHOLE: Final = select.PIPE_BUF
 
 _Entry = tuple["LogWriter", bytes]
 
@@ -64,8 +69,9 @@ class LogWriter:
 class Destination:
     """One path: the descriptor, the queue, the thread that empties it (started by the first write)."""
 
-    def __init__(self, path: str, max_bytes: int = MAX_QUEUED) -> None:
+    def __init__(self, path: str, max_bytes: int = MAX_QUEUED, is_shared: bool = False) -> None:
         self.path = path
+        self._is_shared = is_shared
         self._fd = _open(path)
         self._max = max_bytes
         self._lock = threading.Condition()
@@ -209,11 +215,13 @@ class Destination:
             data = b"\n" + data
         sent = 0
         view = memoryview(data)
+        is_apt_to_mix = self._is_shared and not _is_file(self._fd)
         while sent < len(data):
             if self._abandoned:
                 break
             try:
-                sent += os.write(self._fd, view[sent : sent + _CHUNK])
+                end = _end_of_lines(data, sent) if is_apt_to_mix else sent + _CHUNK
+                sent += os.write(self._fd, view[sent:end])
             except BlockingIOError:
                 _wait_writable(self._fd)
             except OSError:
@@ -234,8 +242,9 @@ class Destination:
 class Destinations:
     """Every destination of the process, one for each path, so that logs with the same path share it."""
 
-    def __init__(self, max_bytes: int = MAX_QUEUED) -> None:
+    def __init__(self, max_bytes: int = MAX_QUEUED, is_shared: bool = False) -> None:
         self._max = max_bytes
+        self._is_shared = is_shared
         self._by_key: dict[str, Destination] = {}
         self._writers: list[LogWriter] = []
         self._former: dict[str, LogWriter] = {}  # by log name: one that has been released counts for all of them
@@ -245,7 +254,7 @@ class Destinations:
         key = f"fd {_STANDARD[path]}" if path in _STANDARD else os.path.realpath(path)
         destination = self._by_key.get(key)
         if destination is None:
-            destination = self._by_key[key] = Destination(path, self._max)
+            destination = self._by_key[key] = Destination(path, self._max, self._is_shared)
         writer = LogWriter(destination, name)
         self._writers.append(writer)
         return writer
@@ -299,6 +308,20 @@ def _open(path: str) -> int:
     # O_NONBLOCK, on a description that is ours alone: a fifo without a reader must not hang the start.
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
     return os.open(path, flags, 0o640)
+
+
+def _is_file(fd: int) -> bool:
+    """Whether what one write(2) takes stays together: appended to a file, it does."""
+    try:
+        return stat.S_ISREG(os.fstat(fd).st_mode)
+    except OSError:
+        return False
+
+
+def _end_of_lines(data: bytes, begin: int) -> int:
+    """Where the last line ends that is whole within what stays together; where there is none, the end of the first."""
+    end = data.rfind(b"\n", begin, begin + _WHOLE) + 1
+    return end or data.find(b"\n", begin) + 1 or len(data)
 
 
 def _close(fd: int) -> None:

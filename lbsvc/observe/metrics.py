@@ -33,7 +33,6 @@ from typing_extensions import override
 import lbsvc
 from lbsvc.core.backend import Backend
 from lbsvc.core.books import BUCKETS, FINE, HANDSHAKES, METHODS, Histogram, ListenerBooks, RouteBooks
-from lbsvc.core.overload import Overload
 from lbsvc.core.pool import Pool
 from lbsvc.errors import REASONS
 from lbsvc.observe.standing import CIRCUITS, STATES, namesakes, shown_state, together
@@ -72,6 +71,13 @@ class View(Protocol):
     def generation(self) -> int: ...
 
 
+class Refusing(Protocol):
+    """Whether new requests and connections are refused, here or in any process of ours."""
+
+    @property
+    def is_on(self) -> bool: ...
+
+
 Value = float | Histogram
 Row = tuple[tuple[str, ...], Value]
 
@@ -97,12 +103,15 @@ class Series:
 class LbsvcCollector(Collector):
     """Everything there is to measure, read from `view`."""
 
-    def __init__(self, view: View, lag: Histogram, overload: Overload | None = None) -> None:
+    def __init__(
+        self, view: View, lag: Histogram, overload: Refusing | None = None, more: Iterable[Series] = ()
+    ) -> None:
         self.view = view
         self.series = (
             *SERIES,
             Series("histogram", *_LAG, (), lambda _: [((), lag)]),
             Series("gauge", *_OVERLOAD, (), lambda _: [((), float(overload is not None and overload.is_on))]),
+            *more,
         )
         self.process = ProcessCollector(registry=None)
 
@@ -360,7 +369,7 @@ SERIES: Final = (
     Series("counter", "lbsvc_retry_budget_exhausted_total", "Tries that the retry budget did not allow.", ("pool",),
            _by_pool(lambda pool: pool.budget_exhausted)),
     Series("gauge", "lbsvc_queue_length", "Requests (connections, for tcp) that wait for a backend to have room.",
-           ("pool",), _by_pool(lambda pool: len(pool.queue))),
+           ("pool",), _by_pool(lambda pool: pool.queued)),
     Series("counter", "lbsvc_rate_limited_total",
            "Requests past the limit of a route; of the route none: past the listener's (connections, for tcp).",
            ("listener", "route"), _rate_limited),

@@ -73,7 +73,7 @@ def pool_status(pool: Pool) -> dict[str, Any]:
     return {
         "name": pool.name,
         "algorithm": pool.algorithm,
-        "queued": len(pool.queue),
+        "queued": pool.queued,
         "backends": [{**backend_status(backend), "state": set_state(pool, backend)} for backend in pool.everyone],
     }
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 
-from lbsvc.admin.control import Checked, Event, Order, Underway
+from lbsvc.admin.control import Checked, Event, Look, Order, Underway, anyhow
 from lbsvc.config import overlay, piece
 from lbsvc.config.loader import load_text
 from lbsvc.config.overlay import Overrides
@@ -54,6 +54,23 @@ SENT: dict[str, Any] = {
 }
 
 
+#: Two workers, one of which has just died and is started again.
+WORKERS: list[dict[str, Any]] = [
+    {
+        "worker": number,
+        "pid": 4710 + number,
+        "state": state,
+        "uptime": uptime,
+        "restarts": number - 1,
+        "connections": 3,
+        "requests": 1234 * number,
+        "cpu_seconds": 1.5,
+        "resident_bytes": 12345678,
+    }
+    for number, state, uptime in ((1, "serving", 12.3), (2, "starting", 0.1))
+]
+
+
 @dataclass(frozen=True)
 class Applied:
     """What was applied."""
@@ -83,6 +100,17 @@ class FakeControl:
         self.sending: Deferred[dict[str, Any]] | None = None
         self.is_slow = False
         self.protocol, self.state = "http", "listening"
+        #: changes that wait for their turn, once `is_late` has them wait
+        self.late: list[Callable[[], None]] = []
+        self.is_late = False
+        #: what comes between a change and its answer
+        self.behind: Callable[[], None] = lambda: None
+        #: those who wait for fresh numbers, once `is_stale` has them wait
+        self.stale: list[Deferred[None]] = []
+        self.is_stale = False
+        #: what is asked of the processes fails with this
+        self.trouble: Exception | None = None
+        self.asked_fresh = 0
 
     def _load(self) -> Settings:
         return load_text(self.file, "lb.yaml", None).settings
@@ -117,6 +145,29 @@ class FakeControl:
 
     def sample(self) -> None:
         self.history.sample(self)
+
+    def fresh(self) -> Deferred[None]:
+        self.asked_fresh += 1
+        if not self.is_stale:
+            return succeed(None)
+        self.stale.append(Deferred())
+        return self.stale[-1]
+
+    def workers(self) -> list[dict[str, Any]]:
+        return [dict(each) for each in WORKERS]
+
+    def restart_workers(self, who: str) -> Deferred[dict[str, Any]]:
+        self.asked.append(("restart_workers", who))
+        return self._done({"restarted": 2})
+
+    def upgrade(self, who: str) -> Deferred[dict[str, Any]]:
+        self.asked.append(("upgrade", who))
+        return self._done({"pid": 4720})
+
+    def _done(self, found: dict[str, Any]) -> Deferred[dict[str, Any]]:
+        if self.pending is not None:
+            return self.pending
+        return succeed(found) if self.trouble is None else fail(self.trouble)
 
     def status(self) -> dict[str, Any]:
         return status(self)
@@ -156,34 +207,54 @@ class FakeControl:
             return self.sending
         return succeed(dict(SENT))
 
-    def _apply(self, pool: str, changes: Overrides, words: str) -> Applied:
-        if self.refusal is not None:
-            raise self.refusal
-        file = load_text(self.file, "lb.yaml", None).settings
-        self.effective, self.overrides = overlay.apply(file, changes)
-        self.revisions[pool] += 1
-        return Applied(self.generation, (words,))
+    def _apply(self, pool: str, look: Look, change: Callable[[], Overrides], words: str) -> Deferred[Applied]:
+        def apply() -> Applied:
+            look()
+            changes = change()
+            if self.refusal is not None:
+                raise self.refusal
+            file = load_text(self.file, "lb.yaml", None).settings
+            self.effective, self.overrides = overlay.apply(file, changes)
+            self.revisions[pool] += 1
+            self.behind()
+            return Applied(self.generation, (words,))
 
-    def add(self, who: str, pool: str, entry: BackendSettings) -> Applied:
+        if not self.is_late:
+            return maybeDeferred(apply)
+        applied: Deferred[Applied] = Deferred()
+        self.late.append(lambda: maybeDeferred(apply).chainDeferred(applied))
+        return applied
+
+    def add(self, who: str, pool: str, entry: BackendSettings, look: Look = anyhow) -> Deferred[Applied]:
         self.asked.append(("add", who, pool, entry.name))
-        return self._apply(pool, overlay.add(self.effective, self.overrides, pool, entry), f"{entry.name}: added")
+        words = f"{entry.name}: added"
+        return self._apply(pool, look, lambda: overlay.add(self.effective, self.overrides, pool, entry), words)
 
-    def remove(self, who: str, pool: str, name: str, drain: float | None) -> Applied:
+    def remove(self, who: str, pool: str, name: str, drain: float | None, look: Look = anyhow) -> Deferred[Applied]:
         self.asked.append(("remove", who, pool, name, drain))
-        return self._apply(pool, overlay.remove(self.effective, self.overrides, pool, name), f"{name}: removed")
+        words = f"{name}: removed"
+        return self._apply(pool, look, lambda: overlay.remove(self.effective, self.overrides, pool, name), words)
 
-    def change(self, who: str, pool: str, name: str, weight: int | None, state: str | None) -> Applied:
+    def change(
+        self, who: str, pool: str, name: str, weight: int | None, state: str | None, look: Look = anyhow
+    ) -> Deferred[Applied]:
         self.asked.append(("change", who, pool, name, weight, state))
-        changes = self.overrides
-        if weight is not None:
-            changes = overlay.set_weight(self.effective, changes, pool, name, weight)
-        if state is not None:
-            changes = overlay.set_state(self.effective, changes, pool, name, state)
-        return self._apply(pool, changes, f"{name}: changed")
 
-    def change_health(self, who: str, pool: str, fields: Mapping[str, Any]) -> Applied:
+        def both() -> Overrides:
+            changes = self.overrides
+            if weight is not None:
+                changes = overlay.set_weight(self.effective, changes, pool, name, weight)
+            if state is not None:
+                changes = overlay.set_state(self.effective, changes, pool, name, state)
+            return changes
+
+        return self._apply(pool, look, both, f"{name}: changed")
+
+    def change_health(self, who: str, pool: str, fields: Mapping[str, Any], look: Look = anyhow) -> Deferred[Applied]:
         self.asked.append(("change_health", who, pool, dict(fields)))
-        return self._apply(pool, overlay.set_health(self.effective, self.overrides, pool, fields), "health_check")
+        return self._apply(
+            pool, look, lambda: overlay.set_health(self.effective, self.overrides, pool, fields), "health_check"
+        )
 
     def parse_backend(self, pool: str, fields: Mapping[str, Any]) -> BackendSettings:
         return piece.backend_from(fields, self.effective, pool)

@@ -9,11 +9,14 @@ from typing import cast
 
 from twisted.internet import reactor as global_reactor
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import TestCase
+from typing_extensions import override
 
 from lbsvc.admin import tries
+from lbsvc.admin.control import Look, anyhow
 from lbsvc.admin.operations import OPERATIONS, Operation, Table
 from lbsvc.admin.schemas import SCHEMAS
 from lbsvc.admin.site import make_site
@@ -53,8 +56,9 @@ NAMES = """
 class Lasting(FakeControl):
     """A service that says that it removes, and does not: what is asked of it does not depend on what was asked before."""
 
-    def remove(self, who: str, pool: str, name: str, drain: float | None) -> Applied:
-        return Applied(self.generation, (f"{name}: removed",))
+    @override
+    def remove(self, who: str, pool: str, name: str, drain: float | None, look: Look = anyhow) -> Deferred[Applied]:
+        return succeed(Applied(self.generation, (f"{name}: removed",)))
 
 
 class FileTests(AskingCase):

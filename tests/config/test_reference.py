@@ -135,7 +135,7 @@ KEYS: dict[str, tuple[str, bool]] = {
     "overload.lag": ("2s", ACTS),  # ours: the reference does not have it
     "watch": ("true", ACTS),
     "state_file": ("a", ACTS),
-    "workers": ("2", LATER),
+    "workers": ("2", ACTS),
 }
 _CERTIFICATES = "certificates: {cert: CERT, key: KEY}"
 #: Keys that only speak beside another one.

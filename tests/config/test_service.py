@@ -51,13 +51,16 @@ class TopTests(TestCase):
             ['8:1: "a.b": unknown key', '9:1: "a\\nb": unknown key', '10:1: "": unknown key'],
         )
 
-    def test_what_is_off(self) -> None:
-        """What does not act yet is taken where it is off."""
-        for key, refused in {
-            "workers: auto": "workers",
-            "workers: 2": "workers",
-        }.items():
-            self.assertEqual(top_mistakes(key), [f"8:1: {refused}: is not supported yet"])
+    def test_workers(self) -> None:
+        """A number of processes, or one for each core that we may run on."""
+        self.assertEqual([top(f"workers: {each}").workers for each in (1, 3, "${NONE:-2}")], [1, 3, 2])
+        self.assertEqual(top("workers: auto").workers, len(os.sched_getaffinity(0)))
+        self.assertEqual(top_mistakes("workers: 0"), ["8:1: workers: must be 1 or more (got 0)"])
+        self.assertEqual(top_mistakes("workers: 257"), ["8:1: workers: must be 256 or less (got 257)"])
+        self.assertEqual(top_mistakes("workers: yes"), ['8:1: workers: must be a whole number, or auto (got "yes")'])
+
+    def test_watch(self) -> None:
+        """Off is no boolean."""
         self.assertEqual(top_mistakes("watch: off"), ['8:1: watch: must be true or false (got "off")'])
 
     def test_watch_and_state_file(self) -> None:

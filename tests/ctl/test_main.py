@@ -233,6 +233,7 @@ class AloneTests(LbctlTestCase):
             (("statsu",), "did you mean status?"),
             (("backend", "remov", "web", "a"), "did you mean remove?"),
             (("status", "--jsno"), "--json"),
+            (("workers", "stop"), "'stop' is not 'restart'"),
             (("backend", "weight", "web", "a", "-1"), "weight: must be 0 or more (got -1)"),
             (("backend", "weight", "web", "a", "70000"), "70000 is not in the range"),
             (("backend", "weight", "web", "a", "--jsn"), "No such option"),
@@ -252,7 +253,8 @@ class AloneTests(LbctlTestCase):
         """Nobody there is 69, in two lines that say where and what to do; under --json an object too (CLI-1, L14)."""
         (port,) = free_ports(1)
         for where in (f"http://127.0.0.1:{port}", "unix:/nowhere/admin.sock"):
-            for command in (("status",), ("reload",), ("events",), ("top",), ("backend", "ready", "web", "a")):
+            for command in (("status",), ("reload",), ("events",), ("top",), ("backend", "ready", "web", "a"),
+                            ("workers",), ("workers", "restart"), ("upgrade",)):  # fmt: skip
                 done = lbctl(*command, admin=where)
                 self.assertEqual((done.returncode, done.stdout), (69, b""), (where, command))
                 self.assertTrue(done.stderr.decode().startswith(f"lbctl: cannot reach {where}: "))
@@ -280,15 +282,6 @@ class AloneTests(LbctlTestCase):
         for env in ({}, {"PYTHONIOENCODING": "ascii"}):
             self.assertEqual(lbctl("schema", **env).stdout, printed().encode())
 
-    def test_not_yet(self) -> None:
-        """What comes later says so, in the list of commands too, and is 1."""
-        for arguments in (("workers",), ("workers", "restart"), ("upgrade",)):
-            done = lbctl(*arguments)
-            self.assertEqual(done.returncode, 1)
-            self.assertIn(b"not supported yet", done.stderr)
-        found = re.findall(r"(?m)^  (\w+) +Not supported yet: .*[^.]\.$", lbctl("--help").stdout.decode())
-        self.assertEqual(found, ["workers", "upgrade"])
-
     def test_version(self) -> None:
         """--version is a line."""
         self.assertEqual(lbctl("--version").stdout.decode(), f"lbctl {lbsvc.__version__}\n")
@@ -311,6 +304,8 @@ class AloneTests(LbctlTestCase):
         self.assertEqual(lbctl("completion", "csh").returncode, 64)
         done = lbctl(_LBCTL_COMPLETE="bash_complete", COMP_WORDS="lbctl sta", COMP_CWORD="1")
         self.assertEqual(done.stdout.decode(), "plain,status\n")
+        done = lbctl(_LBCTL_COMPLETE="bash_complete", COMP_WORDS="lbctl workers r", COMP_CWORD="2")
+        self.assertEqual(done.stdout.decode(), "plain,restart\n")
         script = lbctl("completion", "bash").stdout
         self.assertEqual(run(["bash", "-n"], stdin=script).returncode, 0)
 
@@ -327,7 +322,9 @@ class AloneTests(LbctlTestCase):
 
     def test_light(self) -> None:
         """A command that only asks imports neither Twisted, nor OpenSSL, nor what draws tables."""
-        script = "import sys; sys.argv = ['lbctl', '--version']\nfrom lbsvc.ctl import main, backends, commands\n"
+        script = (
+            "import sys; sys.argv = ['lbctl', '--version']\nfrom lbsvc.ctl import main, backends, commands, processes\n"
+        )
         script += "print([m for m in ('twisted', 'OpenSSL', 'rich') if m in sys.modules])"
         done = run([sys.executable, "-c", script], env={"HOME": os.environ.get("HOME", "/")})
         self.assertEqual(done.stdout, b"[]\n", done.stderr)

@@ -20,8 +20,11 @@ from tests.kit.docker import services
 from tests.kit.monitoring import ETC, Expression, chosen, ruled, rules, shown
 from tests.kit.processes import Balancer, Child, RawClient, free_ports, get, run, until
 
-#: What nothing of this scene can be seen in.
-EMPTY = {"panel gRPC calls by status, A"}
+#: What nothing of this scene can be seen in: it is one process, and speaks no gRPC.
+EMPTY = {
+    *("panel gRPC calls by status, A", "panel Workers, A", "panel Workers, B"),
+    *("panel CPU by worker, A", "panel Memory by worker, A", "alert LbsvcWorkerRestarts"),
+}
 
 #: What is wrong in the scene, in the words of the rules.
 FIRING = {

@@ -8,6 +8,7 @@ import {isOnTrial, isWell, Model, standingOf} from "./model.js";
 import {HINTS, Pools} from "./rows.js";
 import {askToken, refresh, showAdd, showBackend, showMistakes, tell} from "./sheets.js";
 import {showTraffic} from "./traffic.js";
+import {showWorkers} from "./workers.js";
 
 const EVENTS = 200;
 const QUIET = 4000; // milliseconds without a status until the connection counts as lost, where nothing else says so before
@@ -152,6 +153,7 @@ function showAll() {
   showHead();
   showTiles();
   showListeners();
+  showWorkers(model);
   showShares();
   pools.show(model);
   refresh(model);

@@ -90,18 +90,19 @@ export class Model {
     this.status = status;
     const counts = new Map();
     this.rates.clear();
-    for (const pool of status.pools) {
-      for (const backend of pool.backends) {
-        const key = keyOf("backend", pool.name, backend.name, backend.address);
-        counts.set(key, backend.requests);
-        for (const {uptime, counts: before} of this.past) { // the oldest that has it
-          const then = before.get(key);
-          if (then === undefined || uptime >= status.uptime || backend.requests < then) continue;
-          this.rates.set(key, (backend.requests - then) / (status.uptime - uptime));
-          break;
-        }
+    const note = (key, requests) => {
+      counts.set(key, requests);
+      for (const {uptime, counts: before} of this.past) { // the oldest that has it
+        const then = before.get(key);
+        if (then === undefined || uptime >= status.uptime || requests < then) continue;
+        this.rates.set(key, (requests - then) / (status.uptime - uptime));
+        break;
       }
+    };
+    for (const pool of status.pools) {
+      for (const backend of pool.backends) note(keyOf("backend", pool.name, backend.name, backend.address), backend.requests);
     }
+    for (const worker of status.workers ?? []) note(keyOf("worker", worker.pid), worker.requests);
     for (const key of this.series.keys()) if (key.startsWith("backend") && !counts.has(key)) this.series.delete(key);
     this.past.push({uptime: status.uptime, counts});
     if (this.past.length > SPAN) this.past.shift();

@@ -1,0 +1,375 @@
+"""The workers of a service, as the parent leads them: how many, what they are told, who is replaced and when.
+
+Promises
+- Each place of `workers` has a worker that serves, or one on its way: whoever ends is replaced, at once if it had served for
+  STEADY seconds, else after a pause that doubles up to LONGEST_PAUSE; whoever has not answered ANSWERS questions, one each
+  second, is killed, and replaced. The parent's own pauses are not counted against anybody.
+- Whoever begins while a change of the settings is under way (following.py) begins by what comes of it.
+- What workers have counted is in the parent's own books (ledger.py), up to date when `fresh` fires; what one that died had
+  counted stays, but for what it had not told yet (a second's worth).
+- Events of workers are the service's events, with `worker`; those that the parent tells itself are told once.
+
+Called by app.py and by whoever operates the service. Seconds of a monotonic clock.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
+
+from lbsvc.config.schema import Settings
+from lbsvc.core.backend import Backend
+from lbsvc.traffic import Traffic
+from lbsvc.workers import messages
+from lbsvc.workers.ledger import Ledger
+from lbsvc.workers.member import LEAVING, SERVING, STARTING, Member
+from lbsvc.workers.rounds import Rounds
+
+#: How often workers are asked, in seconds.
+BEAT: Final = 1.0
+#: So many questions in a row may go without an answer; of one that has not served yet, so many.
+ANSWERS: Final = 10
+STARTING_ANSWERS: Final = 60
+#: A worker that has served so long is replaced at once.
+STEADY: Final = 10.0
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 60.0
+#: How long we wait for numbers.
+FRESHNESS: Final = 1.0
+#: How much longer than it was given one that leaves may take, before it is killed.
+GRACE: Final = 5.0
+
+#: What the parent tells itself.
+_OURS: Final = ("listener.bound", "listener.closed", "pool.empty", "pool.available", "backend.drained", "certificate.")
+_OURS_TOO: Final = ("backend.up", "backend.down", "backend.added", "backend.removed", "backend.state", "config.")
+
+
+class Crew:
+    """All of them."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Settings,
+        traffic: Traffic,
+        ledger: Ledger,
+        emit: Callable[..., None],
+        env: Mapping[str, str],
+        verdicts: Callable[[], list[messages.Verdict]],
+        names: Callable[[], dict[str, list[str]]],
+    ) -> None:
+        self._reactor = reactor
+        self._settings = settings
+        self._traffic = traffic
+        self._ledger = ledger
+        self._emit = emit
+        self._env = env
+        self._verdicts = verdicts
+        self._names = names
+        self._secret = os.urandom(32)
+        self._last_number = 0
+        self.members: dict[int, Member] = {}
+        #: place -> how often it was filled anew, and the pause before that is done again
+        self.restarts: dict[int, int] = {}
+        self._pauses: dict[int, float] = {}
+        self._due: dict[int, Any] = {}
+        self._is_stopping = False
+        #: who begins when the change that is under way is over; None: there is none
+        self._held_back: list[Member] | None = None
+        self.rounds = Rounds(reactor)
+        self._witness: tuple[str, bytes, Callable[[tuple[Any, ...]], None]] | None = None
+        self._beats = LoopingCall(self._beat)
+        self._beats.clock = reactor
+        #: those that leave -> when they are killed
+        self._leaving: dict[int, Any] = {}
+        #: told once what becomes of one that was started: None, it serves; else why it does not
+        self.awaiting: dict[int, Callable[[str | None], None]] = {}
+        #: told when any of them begins to serve, or is gone
+        self.on_change: Callable[[], None] = lambda: None
+        self._heard: dict[type, Callable[[Member, Any], None]] = {
+            messages.Serving: self._serves,
+            messages.Refused: self._refused,
+            messages.Prepared: lambda member, told: self.rounds.answer(
+                told.number, member.number, messages.unpack_mistakes(told.mistakes)
+            ),
+            messages.Committed: lambda member, told: self.rounds.answer(told.number, member.number),
+            messages.Reported: self._reported,
+            messages.Happened: self._happened,
+            messages.Witnessed: self._witnessed,
+            messages.Found: lambda member, told: self._tell_others(member, told),
+            messages.Tallied: lambda member, told: self._tell_others(
+                member, messages.Tallied(member.number, told.values)
+            ),
+        }
+
+    # -- who there is
+
+    @property
+    def count(self) -> int:
+        """How many there are to be."""
+        return self._settings.workers
+
+    @property
+    def left(self) -> int:
+        """How many processes there are."""
+        return len(self.members)
+
+    @property
+    def is_complete(self) -> bool:
+        """Does a worker serve at every place?"""
+        serving = {member.place for member in self.members.values() if member.state == SERVING}
+        return len(serving) >= self.count
+
+    @property
+    def is_well(self) -> bool:
+        """Has everybody answered of late?"""
+        return all(member.unanswered < ANSWERS for member in self.members.values())
+
+    def those(self, *states: str) -> list[Member]:
+        """Those in one of these states."""
+        return [member for member in self.members.values() if member.state in states]
+
+    def start(self) -> None:
+        """Start all of them."""
+        for place in range(1, self.count + 1):
+            self.spawn(place)
+        self._beats.start(BEAT, now=False)
+
+    def spawn(self, place: int) -> Member:
+        """Somebody new at a place."""
+        self._due.pop(place, None)
+        self._last_number += 1
+        member = Member(self._reactor, self._last_number, place, self._hear, self._gone, self._env)
+        self.members[member.number] = member
+        if self._held_back is None:
+            self._begin(member)
+        else:
+            self._held_back.append(member)
+        return member
+
+    def _begin(self, member: Member) -> None:
+        """Tell it all that it needs."""
+        held = [
+            (str(bound.bind), port.socket)
+            for listener in self._traffic.listening.listeners
+            for bound in listener.bound
+            for port in bound.ports
+        ]
+        member.give(held)
+        settings = messages.pack_settings(self._settings)
+        verdicts, names = self._verdicts(), self._names()
+        member.say(messages.Begin(member.place, self.count, settings, verdicts, names, self._secret))
+
+    def _serves(self, member: Member, told: messages.Serving) -> None:
+        member.state, member.served_since = SERVING, self._reactor.seconds()
+        words = f"worker {member.place} serves (process {member.pid})"
+        self._emit("info", "worker.started", words, worker=member.place, pid=member.pid)
+        self._tell_others(member, messages.Joined())
+        if self._witness is not None:
+            member.say(messages.Watch(self._witness[0], self._witness[1]))
+        self._tell_awaiting(member, None)
+        self.on_change()
+
+    def _refused(self, member: Member, told: messages.Refused) -> None:
+        words = "; ".join(f"{key}: {why}" if key else why for key, why in told.mistakes)
+        self._emit("error", "worker.refused", f"worker {member.place} could not begin: {words}", worker=member.place)
+        self._tell_awaiting(member, words)
+
+    def _gone(self, member: Member, how: str) -> None:
+        """It has ended."""
+        del self.members[member.number]
+        self._ledger.forget(member.number)
+        self._tell_others(member, messages.Forget(member.number))
+        self.rounds.leave(member.number)
+        late = self._leaving.pop(member.number, None)
+        if late is not None and late.active():
+            late.cancel()
+        if self._held_back is not None and member in self._held_back:
+            self._held_back.remove(member)
+        self._tell_awaiting(member, how)
+        if member.state == LEAVING or self._is_stopping:
+            self._emit(
+                "info", "worker.left", f"worker {member.place}: {how} (process {member.pid})", worker=member.place
+            )
+        else:
+            words = f"worker {member.place}: {how} (process {member.pid})"
+            self._emit("error", "worker.gone", words, worker=member.place, pid=member.pid, how=how)
+            self._fill(member)
+        self.on_change()
+
+    def _fill(self, former: Member) -> None:
+        """Somebody else in its place, soon."""
+        place = former.place
+        if place > self.count or place in self._due or any(m.place == place for m in self.those(STARTING, SERVING)):
+            return
+        since = former.served_since
+        if since is not None and self._reactor.seconds() - since >= STEADY:
+            self._pauses.pop(place, None)
+        pause = self._pauses.get(place, 0.0)
+        self._pauses[place] = min(max(pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
+        self.restarts[place] = self.restarts.get(place, 0) + 1
+        self._due[place] = self._reactor.callLater(pause, self.spawn, place)
+
+    # -- what is heard
+
+    def _hear(self, member: Member, answer: messages.Answer) -> None:
+        self._heard[type(answer)](member, answer)
+
+    def _reported(self, member: Member, told: messages.Reported) -> None:
+        member.unanswered = 0
+        self._ledger.take(member.number, told.report)
+        self.rounds.answer(told.number, member.number)
+
+    def _tell_awaiting(self, member: Member, why_not: str | None) -> None:
+        told = self.awaiting.pop(member.number, None)
+        if told is not None:
+            told(why_not)
+
+    def _happened(self, member: Member, told: messages.Happened) -> None:
+        fields = json.loads(told.line)
+        level, event, message = fields.pop("level"), fields.pop("event"), fields.pop("message")
+        fields.pop("ts", None)
+        if not event.startswith(_OURS) and not event.startswith(_OURS_TOO):
+            fields["worker"] = member.place
+            self._emit(level, event, message, **fields)
+
+    def _tell_others(self, member: Member, message: messages.Message) -> None:
+        for other in self.those(SERVING, LEAVING):
+            if other is not member:
+                other.say(message)
+
+    def _tell(self, message: messages.Message, *states: str) -> None:
+        for member in self.those(*states):
+            if self._held_back is None or member not in self._held_back:
+                member.say(message)
+
+    # -- how they are
+
+    def _beat(self) -> None:
+        for member in list(self.members.values()):
+            member.unanswered += 1
+            most = STARTING_ANSWERS if member.state == STARTING else ANSWERS
+            if member.unanswered == most:
+                words = f"worker {member.place} has not answered for {most} s (process {member.pid}): it is killed"
+                self._emit("error", "worker.hung", words, worker=member.place, pid=member.pid)
+            if member.unanswered >= most:
+                member.kill()
+        self._ask()
+
+    def _ask(self, over: Callable[[], None] = lambda: None) -> None:
+        asked = self.those(SERVING, LEAVING)
+        answering = [member.number for member in asked if member.unanswered <= 1]
+        number = self.rounds.begin(answering, FRESHNESS, lambda mistakes, missing: over())
+        for member in asked:
+            member.say(messages.Ask(number))
+
+    def fresh(self) -> Deferred[None]:
+        """Fires when the books are up to date, as far as anybody answers."""
+        fresh: Deferred[None] = Deferred()
+        self._ask(lambda: fresh.callback(None))
+        return fresh
+
+    def tell_health(self, backend: Backend) -> None:
+        """Checks have found something."""
+        verdict = messages.Verdict(backend.pool, backend.name, backend.address, backend.health, backend.last_check)
+        self._tell(messages.Checked([verdict]), STARTING, SERVING, LEAVING)
+
+    def tell_name(self, host: str, addresses: list[str]) -> None:
+        """A name was looked up."""
+        self._tell(messages.Named(host, addresses), STARTING, SERVING, LEAVING)
+
+    def hurry(self, pool: str, backend: str, seconds: float | None) -> None:
+        """Those that leave may take so long from now on."""
+        self._tell(messages.Hurry(pool, backend, seconds), SERVING, LEAVING)
+
+    def reopen_logs(self) -> None:
+        """Log files may have been renamed."""
+        self._tell(messages.Reopen(), SERVING, LEAVING)
+
+    def watch(self, listener: str, agent: bytes, witness: Callable[[tuple[Any, ...]], None] | None) -> None:
+        """Have the access records of one client's requests shown to `witness`; None: no longer."""
+        self._witness = (listener, agent, witness) if witness is not None else None
+        self._tell(messages.Watch(listener, agent if witness is not None else b""), SERVING)
+
+    def _witnessed(self, member: Member, told: messages.Witnessed) -> None:
+        if self._witness is not None:
+            self._witness[2](tuple(told.record))
+
+    # -- other settings
+
+    def hold_back(self) -> list[Member]:
+        """Those who are there follow a change; whoever comes from now on begins when it is over (`go_on`)."""
+        self._held_back = []
+        return self.those(STARTING, SERVING)
+
+    def go_on(self, settings: Settings | None) -> None:
+        """The change is over; None: it did not come."""
+        waiting, self._held_back = self._held_back or [], None
+        if settings is not None:
+            self._settings = settings
+        for member in waiting:
+            self._begin(member)
+        if settings is not None:
+            self._ledger.renew()
+            self._resize()
+
+    def _resize(self) -> None:
+        """As many as there are to be now."""
+        places = {member.place for member in self.those(STARTING, SERVING)} | set(self._due)
+        for place in range(1, self.count + 1):
+            if place not in places:
+                self.spawn(place)
+        for member in self.those(STARTING, SERVING):
+            if member.place > self.count:
+                self.see_off(member)
+        for place in [place for place in self._due if place > self.count]:
+            self._due.pop(place).cancel()
+
+    # -- the end
+
+    def see_off(self, member: Member) -> None:
+        """Others serve on: it finishes what it has, within the time for that."""
+        timeout = self._settings.shutdown.drain_timeout
+        member.state = LEAVING
+        member.say(messages.Leave(timeout, True))
+        self._leaving[member.number] = self._reactor.callLater(timeout + GRACE, member.kill)
+
+    def leave(self, timeout: float, is_gentle: bool) -> None:
+        """The service stops: nobody is replaced any more."""
+        self._is_stopping = True
+        for due in self._due.values():
+            due.cancel()
+        self._due.clear()
+        for member in list(self.members.values()):
+            if member.state == STARTING:
+                member.kill()
+            elif member.state == SERVING:
+                member.state = LEAVING
+                member.say(messages.Leave(timeout, is_gentle))
+
+    def end(self) -> None:
+        """No more waiting: at once, or a moment later the hard way."""
+        for member in list(self.members.values()):
+            if member.state == LEAVING:
+                member.say(messages.End())
+            else:
+                member.kill()
+
+    def kill(self) -> None:
+        """Nothing else has helped."""
+        for member in list(self.members.values()):
+            member.kill()
+
+    def stop(self) -> None:
+        """No timer is left."""
+        self.rounds.stop()
+        for late in self._leaving.values():
+            if late.active():
+                late.cancel()
+        if self._beats.running:
+            self._beats.stop()

@@ -1,0 +1,54 @@
+"""All workers replaced, one by one, without anybody noticing (`lbctl workers restart`).
+
+Promises: each successor serves before its predecessor leaves, which finishes what it has; one that cannot begin ends it, and
+whom it was to replace stays. Called by leading.py for whoever operates the service; one at a time is the caller's to see to.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from twisted.internet.defer import Deferred
+
+from lbsvc.workers.crew import Crew
+from lbsvc.workers.member import SERVING, Member
+
+
+class NotReplaced(Exception):
+    """A worker could not be replaced; it is there as before."""
+
+
+class Rolling:
+    """One time through all of them."""
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+        self._former = sorted(crew.those(SERVING), key=lambda member: member.place)
+        self._done = 0
+        self.over: Deferred[int] = Deferred()
+
+    def begin(self) -> Deferred[int]:
+        """Fires with how many were replaced; fails with NotReplaced."""
+        self._next()
+        return self.over
+
+    def _next(self) -> None:
+        crew = self._crew
+        while self._former:
+            former = self._former.pop(0)
+            if former.number in crew.members and former.state == SERVING:
+                successor = crew.spawn(former.place)
+                crew.awaiting[successor.number] = partial(self._heard, former)
+                return
+        self.over.callback(self._done)
+
+    def _heard(self, former: Member, why_not: str | None) -> None:
+        crew = self._crew
+        if why_not is not None:
+            self.over.errback(NotReplaced(f"worker {former.place} stays, {self._done} were replaced: {why_not}"))
+            return
+        self._done += 1
+        if former.number in crew.members:
+            crew.restarts[former.place] = crew.restarts.get(former.place, 0) + 1
+            crew.see_off(former)
+        self._next()

@@ -1,0 +1,321 @@
+"""One worker: a process that carries traffic as its parent tells it to.
+
+Promises: it lives by what the parent says (messages.py): settings in two steps, health, names, drains; what it has counted
+it says when it is asked. It checks nobody, looks up no name, binds nothing, reads no configuration and has no admin
+interface. It ends when it is told to, having finished what it has, or when the parent is gone; TERM is a gentle leave, after
+which the parent starts another one. Its events are told to the parent, its access lines it writes itself. Made by
+workers/__main__.py, with the clocks.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from random import Random, SystemRandom
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.python import log
+
+from lbsvc.config.schema import Bind, Settings
+from lbsvc.core.backend import Backend
+from lbsvc.core.record import Record
+from lbsvc.core.shares import Seat
+from lbsvc.errors import SystemRefusal
+from lbsvc.logs import Logs
+from lbsvc.net.channel import Channel
+from lbsvc.net.drain import Drain
+from lbsvc.net.sockets import SharedSocket
+from lbsvc.reloading import Plan, prepare
+from lbsvc.traffic import GC_THRESHOLDS, Sources, Traffic
+from lbsvc.workers import messages
+from lbsvc.workers.hearsay import Hearsay, Names
+from lbsvc.workers.reports import Reporter
+from lbsvc.workers.shares import dealt
+from lbsvc.workers.tallies import EXCHANGE, Tallies
+
+#: Where a worker's time to finish is not said: the parent is gone.
+ORPHANED: Final = 30.0
+#: An access record's user agent.
+_AGENT: Final = Record._fields.index("user_agent")
+
+
+class Given:
+    """Listening sockets that the parent has given, until somebody opens their binds."""
+
+    def __init__(self) -> None:
+        self._sockets: dict[str, list[socket.socket]] = {}
+
+    def take_in(self, binds: list[str], descriptors: list[int]) -> None:
+        """One for each of these binds."""
+        for bind, number in zip(binds, descriptors, strict=True):
+            made = SharedSocket(fileno=number)
+            made.setblocking(False)
+            self._sockets.setdefault(bind, []).append(made)
+
+    def open(self, bind: Bind, backlog: int) -> list[socket.socket]:
+        """The sockets of a bind, as net/sockets.py opens them."""
+        found = self._sockets.pop(str(bind), None)
+        if found is None:
+            raise OSError(0, "the parent has passed no socket for it")
+        return found
+
+    def drop(self) -> None:
+        """What nobody has opened."""
+        left, self._sockets = self._sockets, {}
+        for sockets in left.values():
+            for made in sockets:
+                made.close()
+
+
+class Worker:
+    """The process. `end` is called with its exit code when it is over."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        skt: socket.socket,
+        wall: Callable[[], float],
+        env: Mapping[str, str],
+        end: Callable[[int], None],
+    ) -> None:
+        self._reactor = reactor
+        self._end = end
+        self._rng = SystemRandom()
+        self._dice = Random(self._rng.getrandbits(256))
+        self._channel = Channel(reactor, skt, self._heard, self._orphaned)
+        self._given = Given()
+        self._hearsay = Hearsay()
+        self._names = Names()
+        self._wall = wall
+        self.logs = Logs(reactor, wall, self._rng, env, self._tell_event)
+        self._settings: Settings
+        self._place = (1, 1)  # which of how many
+        self._traffic: Traffic | None = None
+        self._reporter: Reporter
+        self._tallies: Tallies
+        #: prepared, and neither committed nor abandoned: the settings, how many workers there are then, and the plans
+        self._pending: tuple[int, Settings, int, list[Plan]] | None = None
+        self._drain: Drain | None = None
+        self._is_over = False  # nobody listens to us any more
+        self._obey: dict[type, Callable[[Any], None]] = {
+            messages.Begin: self._begin,
+            messages.Prepare: self._prepare,
+            messages.Commit: self._commit,
+            messages.Abandon: lambda order: self._abandon(),
+            messages.Checked: lambda order: self._hearsay.hear(order.verdicts),
+            messages.Named: self._hear_name,
+            messages.Ask: self._report,
+            messages.Hurry: self._hurry,
+            messages.Found: self._heed,
+            messages.Tallied: lambda order: self._tallies.apply(order.worker, order.values, reactor.seconds()),
+            messages.Forget: lambda order: self._tallies.forget(order.worker),
+            messages.Joined: lambda order: self._tallies.retell(),
+            messages.Watch: self._watch,
+            messages.Reopen: lambda order: self.reopen_logs(),
+            messages.Leave: lambda order: self.leave(order.timeout, order.is_gentle),
+            messages.End: lambda order: self.stop_now(),
+        }
+
+    # -- the channel
+
+    def _say(self, message: messages.Message) -> None:
+        self._channel.send(messages.encode(message))
+
+    def _heard(self, message: bytes, descriptors: list[int]) -> None:
+        order = messages.read_order(message)
+        if isinstance(order, messages.Given):
+            self._given.take_in(order.binds, descriptors)
+            return
+        self._obey[type(order)](order)
+
+    def _orphaned(self, why: str) -> None:
+        """The parent is gone, or takes nothing any more."""
+        self._is_over = True
+        if self._traffic is None:
+            self._end(0)
+            return
+        self.leave(min(self._settings.shutdown.drain_timeout, ORPHANED), False)
+
+    def _tell_event(self, line: bytes) -> None:
+        """From any thread."""
+        self._reactor.callFromThread(self._say, messages.Happened(line))
+
+    # -- the start
+
+    def _begin(self, order: messages.Begin) -> None:
+        self._place = order.worker, order.workers
+        settings = self._settings = dealt(messages.unpack_settings(order.settings), order.worker - 1, order.workers)
+        self._hearsay.hear(order.verdicts)
+        for host, addresses in order.names.items():
+            self._names.hear(host, addresses)
+        sources = Sources(self._rng, self._wall, self._dice, self._given.open, self._names.lookup, order.secret, True)
+        try:
+            self.logs.open(settings)
+            traffic = Traffic(self._reactor, settings, self.logs, self._hearsay, sources, lambda: True)
+            traffic.pools.sit(Seat(order.worker - 1, order.workers))
+            traffic.make(settings)
+            mistakes = traffic.bind()
+            if mistakes:
+                traffic.unbind()
+                raise SystemRefusal(mistakes)
+        except SystemRefusal as refusal:
+            self._say(messages.Refused(messages.pack_mistakes(list(refusal.mistakes))))
+            self._channel.close()
+            self._end(1)
+            return
+        self._traffic = traffic
+        self._given.drop()
+        self._reporter = Reporter(
+            lambda: traffic.listening.books,
+            lambda: traffic.pools.everyone,
+            traffic.shedding.lag.histogram,
+            traffic.shedding.overload,
+            lambda: self.logs.dropped,
+        )
+        self._tallies = Tallies(traffic.listening, traffic.pools, order.workers)
+        self._tallies.enlist()
+        traffic.pools.on_found_out = self._tell_found
+        traffic.start()
+        traffic.accept()
+        self._obey_signals()
+        self._reactor.callLater(EXCHANGE, self._exchange)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        self._say(messages.Serving())
+
+    def _obey_signals(self) -> None:
+        """The parent says when to stop: what a terminal tells all of its processes is for it alone. TERM is for us."""
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda number, frame: self._reactor.callFromThread(self._told_to_leave))
+
+    def _told_to_leave(self) -> None:
+        self.leave(self._settings.shutdown.drain_timeout, True)
+
+    # -- what the parent has found
+
+    def _hear_name(self, order: messages.Named) -> None:
+        self._names.hear(order.host, order.addresses)
+        if self._traffic is not None and order.addresses:
+            self._traffic.pools.hear(order.host, order.addresses)
+
+    def _hurry(self, order: messages.Hurry) -> None:
+        if self._traffic is not None:
+            self._traffic.pools.hurry(order.pool, order.backend, order.seconds)
+
+    def _tell_found(self, backend: Backend, what: str) -> None:
+        self._say(messages.Found(backend.pool, backend.name, backend.address, what))
+
+    def _heed(self, order: messages.Found) -> None:
+        if self._traffic is not None:
+            self._traffic.pools.trip(order.pool, order.backend, order.address, order.what)
+
+    # -- what others do
+
+    def _exchange(self) -> None:
+        """Tell what was taken of the limits that are counted together."""
+        if not self._is_over:
+            values = self._tallies.collect(self._reactor.seconds())
+            if values:
+                self._say(messages.Tallied(0, values))
+            self._reactor.callLater(EXCHANGE, self._exchange)
+
+    def _report(self, order: messages.Ask) -> None:
+        if self._traffic is not None:
+            self._say(messages.Reported(order.number, self._reporter.report()))
+
+    def _watch(self, order: messages.Watch) -> None:
+        """Show the records of one client's requests, from now on or no longer."""
+        if self._traffic is None or order.listener not in self._traffic.listening.served:
+            return
+
+        def witness(record: tuple[Any, ...]) -> None:
+            if record[_AGENT] == order.agent:
+                self._say(messages.Witnessed(list(record)))
+
+        self._traffic.listening.served[order.listener].show(witness if order.agent else None)
+
+    def reopen_logs(self) -> None:
+        """Log files may have been renamed."""
+        for complaint in self.logs.reopen():
+            self.logs.emit("error", "log.reopen", complaint)
+
+    # -- other settings
+
+    def _prepare(self, order: messages.Prepare) -> None:
+        self._abandon()
+        assert self._traffic is not None
+        settings = dealt(messages.unpack_settings(order.settings), self._place[0] - 1, order.workers)
+        parts = (*self._traffic.parts, self._traffic.listening)
+        try:
+            plans = prepare(parts, self._settings, settings)
+        except SystemRefusal as refusal:
+            self._given.drop()
+            self._say(messages.Prepared(order.number, messages.pack_mistakes(list(refusal.mistakes))))
+            return
+        except Exception as error:
+            log.err(None, "other settings could not be prepared")
+            self._given.drop()
+            self._say(messages.Prepared(order.number, [("", f"{type(error).__name__}: {error}")]))
+            return
+        self._pending = order.number, settings, order.workers, plans
+        self._say(messages.Prepared(order.number, []))
+
+    def _commit(self, order: messages.Commit) -> None:
+        assert self._traffic is not None and self._pending is not None
+        (number, settings, workers, plans), self._pending = self._pending, None
+        assert number == order.number
+        self._traffic.pools.drains = {(pool, backend): seconds for pool, backend, seconds in order.drains}
+        self._settings, self._place, self._tallies.workers = settings, (self._place[0], workers), workers
+        self._traffic.pools.sit(Seat(self._place[0] - 1, workers))
+        for plan in plans:
+            plan.commit()
+        self._given.drop()
+        self._say(messages.Committed(order.number))
+
+    def _abandon(self) -> None:
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            for plan in reversed(pending[3]):
+                plan.abandon()
+        self._given.drop()
+
+    # -- the end
+
+    def leave(self, timeout: float, is_gentle: bool) -> None:
+        """Accept no more, finish, and end. Told again, it may take so long from then on... but no longer than first said."""
+        if self._traffic is None:
+            self._end(0)
+            return
+        if self._drain is not None:
+            return
+        self._abandon()
+        self._drain = self._traffic.drain(0.0, timeout, lambda words: None, self._traffic.stop_accepting, is_gentle)
+        over: Deferred[Any] = self._drain.run()
+        over.addBoth(self._drained)
+
+    def stop_now(self) -> None:
+        """No more waiting."""
+        if self._traffic is None:
+            self._end(0)
+        elif self._drain is None:
+            self.leave(0.0, False)
+        else:
+            self._drain.force()
+
+    def _drained(self, result: object) -> None:
+        assert self._traffic is not None
+        self._traffic.stop()
+        self._is_over = True
+        # What was counted last is not lost: the parent reads until the end of the channel.
+        self._say(messages.Reported(0, self._reporter.report()))
+        self.logs.close(2.0)
+        self._reactor.callLater(0, self._last_words)
+
+    def _last_words(self) -> None:
+        self._channel.close()
+        self._end(0)

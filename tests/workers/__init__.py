@@ -1,0 +1,1 @@
+"""Tests of what several processes that carry traffic together agree on."""
