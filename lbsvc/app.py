@@ -16,7 +16,7 @@ from random import Random, SystemRandom
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.python.failure import Failure
 from typing_extensions import override
 
@@ -38,6 +38,7 @@ from lbsvc.net.notify import Notifier
 from lbsvc.net.prober import HealthChecker
 from lbsvc.net.sockets import opener
 from lbsvc.net.systemd import take_passed_sockets
+from lbsvc.observe.crew import worker_series
 from lbsvc.observe.metrics import LbsvcCollector
 from lbsvc.pools import Pools
 from lbsvc.reaping import reap_orphans
@@ -132,16 +133,20 @@ class Balancer(MultiService):
         self.traffic = traffic = Traffic(
             self.reactor, self.settings, self.logs, self._checker, sources, lambda: self.unready == "starting"
         )
-        self.sending = Sending(self.reactor, traffic.listening, time.time)
+        self.sending = Sending(self.reactor, traffic.listening, time.time, crew=self.leading)
         try:
             traffic.make(self.settings)
         except SystemRefusal as refusal:
             self._refuse_start(refusal.mistakes)
         if self.leading is not None:
             self.leading.prepare(self.settings, traffic, self._checker, self.reloading, emit)
+            self.supervision.is_well = self.leading.is_well
         self._bind(traffic)
         if self._inherited is None:
             self.admin.serve(self.settings.admin)
+        else:
+            self.reloading.closed = "the service takes another process's place, and has not got it yet"
+            self._inherited.attach(self.reactor, self._take_over, self._orphaned)
         super().startService()
         # Members first: the checker's first round is of whoever is there when it starts.
         answers = traffic.start()
@@ -160,11 +165,7 @@ class Balancer(MultiService):
         for note in self._notes:
             emit("info", "config.note", note)
         self.reloading.on_change = self._look_whether_watched
-        if self._inherited is None:
-            self._look_whether_watched()
-        else:
-            self.reloading.closed = "the service takes another process's place, and has not got it yet"
-            self._inherited.attach(self.reactor, self._take_over, self._orphaned)
+        self._look_whether_watched()
         self.reactor.callWhenRunning(self._running)
 
     def _accept(self, traffic: Traffic) -> None:
@@ -223,7 +224,10 @@ class Balancer(MultiService):
             self.upgrading,
         )
         shedding = self.traffic.shedding
-        collector = LbsvcCollector(self.view, shedding.lag.histogram, shedding.overload)
+        leading = self.leading
+        overload = leading.overload(shedding.overload) if leading is not None else shedding.overload
+        more = worker_series(leading) if leading is not None else ()
+        collector = LbsvcCollector(self.view, shedding.lag.histogram, overload, more)
         return make_site(
             self.reactor,
             collector,
@@ -249,19 +253,18 @@ class Balancer(MultiService):
             return
         if (waiting := self._inherited) is None:
             self._ready()
-        elif self.leading is None:
-            waiting.ready()
-        else:  # now that it is known how everybody is, they may accept
-            self.leading.start().addCallback(lambda _: waiting.ready())
+        else:  # now that it is known how everybody is, workers may accept
+            led = self.leading.start() if self.leading is not None else succeed(None)
+            led.addCallback(lambda _: waiting.ready())
 
     def _take_over(self) -> None:
         """The process whose place we take has left it to us."""
         self._inherited = None
-        self.reloading.take_over()
-        self.supervision.start()
-        self.admin.serve(self.settings.admin)
         if self.leading is None and self.traffic is not None:
             self._accept(self.traffic)
+        self.reloading.take_over()
+        self.admin.serve(self.settings.admin)
+        self.supervision.start()
         self._look_whether_watched()
         self._ready()
 
@@ -304,7 +307,7 @@ class Balancer(MultiService):
 
     def _look_whether_watched(self) -> None:
         """`watch` may have been switched."""
-        if self._watch is not None and self._stopping is None:
+        if self._watch is not None and self._stopping is None and self._inherited is None:
             (self._watch.start if self.settings.watch else self._watch.stop)()
 
     # -- what signals ask for

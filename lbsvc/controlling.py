@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.python.failure import Failure
 
-from lbsvc.admin.control import Failed, Impossible, Look, Order, Underway, anyhow
+from lbsvc.admin.control import Impossible, Look, Order, Underway, anyhow
 from lbsvc.config import overlay
 from lbsvc.config.loader import check_text
 from lbsvc.config.piece import backend_from, health_from
@@ -44,7 +44,7 @@ class Crew(Protocol):
         """Each worker (`Worker` in admin/schemas.py), by its place."""
 
     def restart(self) -> Deferred[int]:
-        """Replace all of them one by one; fires with how many. Fails with RuntimeError, in words."""
+        """Replace all of them one by one; fires with how many. Fails with admin.control.Failed."""
 
 
 class Upgrading(Protocol):
@@ -109,13 +109,8 @@ class Controlling:
             raise Impossible(_ALONE)
         self._look_whether_free()
         self._reloading.look_whether_open()
-
-        def failed(failure: Failure) -> NoReturn:
-            failure.trap(RuntimeError)
-            raise Failed(str(failure.value))
-
         restarting = self._begin("the workers are being restarted", self._crew.restart)
-        return restarting.addErrback(failed).addCallback(lambda count: {"restarted": count})
+        return restarting.addCallback(lambda count: {"restarted": count})
 
     def upgrade(self, who: str) -> Deferred[dict[str, Any]]:
         """Have the next program take over."""

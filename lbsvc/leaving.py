@@ -4,7 +4,8 @@ Promises: nothing new comes to them (net/listener.py has emptied their queues), 
 service, tcp goes on; what is left when `shutdown.removed` is over is cut (`killed`), and who can be told so (HTTP/2) has a
 second to close. They are listed, so that their books stay in metrics and a stop of the service waits for them, until the
 last connection is gone; that is looked for every LOOK seconds, while there are any. What removed routes of listeners that
-live on have taken goes on likewise, until that time is over. Called by relistening.py. Seconds of a monotonic clock.
+live on have taken goes on likewise, until that time is over. Where other processes have the connections (`is_elsewhere`)
+those cut them; here they are listed while the books have any. Called by relistening.py. Seconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from weakref import WeakSet
 from twisted.internet.task import LoopingCall
 from twisted.python import log
 
+from lbsvc.core.books import ListenerBooks
 from lbsvc.cutting import cut_routes
 from lbsvc.net.drain import FAREWELL
 from lbsvc.serving import Served
@@ -30,6 +32,7 @@ class Leaving:
     def __init__(self, reactor: Any, emit: Any) -> None:
         self._reactor = reactor
         self._emit = emit
+        self.is_elsewhere = False
         #: when each is cut; None: never
         self._due: dict[Served, float | None] = {}
         #: when what a route has taken is cut, by its name: of those that are no more
@@ -48,12 +51,22 @@ class Leaving:
         served.stop()
         for site in served.sites:
             site.leave()
-        if not served.left:
+        if not self._left(served):
             return
+        if self.is_elsewhere:
+            patience = None
         self._due[served] = None if patience is None else self._reactor.seconds() + patience
         if patience is not None and patience <= 0:
             self._cut(served)
         self._look_on()
+
+    def _left(self, served: Served) -> int:
+        return served.books.open if self.is_elsewhere else served.left
+
+    def go_on(self, books: ListenerBooks) -> None:
+        """Another listener counts in these books from now on: they say no more what is left of the one that leaves."""
+        if self.is_elsewhere:
+            self._due = {served: due for served, due in self._due.items() if served.books is not books}
 
     def see_routes(
         self, served: Served, gone: Collection[str], present: Collection[str], patience: float | None
@@ -91,7 +104,7 @@ class Leaving:
     def _look(self) -> None:
         now = self._reactor.seconds()
         for served, due in list(self._due.items()):
-            if not served.left:
+            if not self._left(served):
                 del self._due[served]
             elif due is not None and now >= due:
                 self._cut(served)

@@ -8,7 +8,7 @@ which is committed or abandoned in the same turn (relistening.py). Called by app
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any
 
@@ -84,6 +84,15 @@ class Listeners:
     # -- at run time
 
     @property
+    def is_leading(self) -> bool:
+        """Others have the connections, and count them in the books."""
+        return self._leaving.is_elsewhere
+
+    @is_leading.setter
+    def is_leading(self, is_leading: bool) -> None:
+        self._leaving.is_elsewhere = is_leading
+
+    @property
     def log(self) -> AccessLog | None:
         """The access log, for those that want one. To be set before `make`, or before the `commit` that it holds from."""
         return self._around.log
@@ -137,7 +146,11 @@ class Listeners:
         return list(found.values())
 
     @property
+    def all_books(self) -> list[ListenerBooks]:
+        """Those of all that are not gone, also where two of them have one name."""
+        return list({id(served.books): served.books for served in self.everyone}.values())
+
+    @property
     def open(self) -> int:
         """Connections that a stop waits for: open ones, and those that have lost their client but not all their bytes."""
-        distinct: Iterable[ListenerBooks] = {id(served.books): served.books for served in self.everyone}.values()
-        return sum(books.open for books in distinct) + sum(site.flushing for site in self.sites)
+        return sum(books.open for books in self.all_books) + sum(site.flushing for site in self.sites)

@@ -3,7 +3,8 @@
 Promises: `emit` is one callable for as long as the process lives, whatever becomes of the event log's path, level and
 format; a log whose path changes goes on in the new file from the next line, and nothing that was queued for the old one is
 lost; a file that cannot be opened refuses the change as a whole. A process of several tells its events to the one that
-writes them (`tell`), and writes its own access lines. Called by app.py and workers/worker.py; a part of what a reload changes.
+writes them (`tell`), and writes its own access lines. Called by app.py and workers/worker.py; a part of what a reload
+changes.
 """
 
 from __future__ import annotations

@@ -69,6 +69,8 @@ class Pools:
         self.on_cut: Callable[[Backend], object] = lambda backend: None
         #: told where those that leave are given another time: (pool, name, seconds)
         self.on_hurry: Callable[[str, str, float | None], object] = lambda pool, name, seconds: None
+        #: others carry the traffic, find out backends, cut what is left and tell of it; here it is shown
+        self.is_leading = False
         #: told of what this process has found out by itself: a backend, and `circuit` (it has opened) or `ejected`
         self.on_found_out: Callable[[Backend, str], object] = lambda backend, what: None
         self._seat = ALONE
@@ -236,6 +238,8 @@ class Pools:
 
     def _cut(self, backend: Backend) -> None:
         """It has left, and its time is over."""
+        if self.is_leading:
+            return
         self._tell("warn", "backend.cut", backend, f"its time is over, {backend.active} in flight are cut")
         self.on_cut(backend)
 
@@ -255,6 +259,8 @@ class Pools:
         self._tell(level, f"backend.{word}", backend, f"{backend.health} ({detail})", detail=detail)
 
     def _tell_guard(self, event: str, backend: Backend, fields: dict[str, Any]) -> None:
+        if self.is_leading:
+            return
         words = event.replace("circuit.", "circuit ").replace("backend.", "").replace("_", " ")
         self._tell("warn" if event in _BAD else "info", event, backend, words, **fields)
         if event in _BAD and "by" not in fields:

@@ -56,8 +56,8 @@ class ListenersPlan:
         return served if served is not None and served.settings.protocol == settings.protocol else None
 
     @property
-    def opened(self) -> list[tuple[str, socket.socket]]:
-        """The sockets that were opened for it, each with the bind that it is for."""
+    def opened(self) -> list[tuple[str, list[socket.socket]]]:
+        """The binds that were opened for it, each with its sockets."""
         return self._sockets.opened
 
     def abandon(self) -> None:
@@ -103,6 +103,7 @@ class ListenersPlan:
         books = next((each for each in likes if each.protocol == settings.protocol), None)
         if books is None:
             books = ListenerBooks(settings.name, settings.protocol)
+        self._leaving.go_on(books)
         books.certificates = None
         return Served(self._around, settings, books, self._certificates[settings.name])
 

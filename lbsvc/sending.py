@@ -8,9 +8,10 @@ counted and logged as such, with nothing that favours it.
 Who answered is known to the request, and not from what backends say: every request of a run carries the same User-
 Agent, which ends in 64 random bits and so is nobody else's, and while it runs the listener's access records are shown
 to it (serving.py: `show`), whether or not they are logged. A record is made before the end of its answer can be read,
-so that whoever has the last answer has all the records. A request that its listener refuses before it has read its head
-(it is too long, say) leaves a record that nobody can tell from others': such answers are known by their status, have no
-backend, and count under the reason `UNREAD`, so that backends and reasons hold at least as many as there were answers.
+so that whoever has the last answer has all the records; where others carry the traffic (`crew`), their records have come
+when what they have counted has. A request that its listener refuses before it has read its head (it is too long, say)
+leaves a record that nobody can tell from others': such answers are known by their status, have no backend, and count under
+the reason `UNREAD`, so that backends and reasons hold at least as many as there were answers.
 Made by app.py, called by controlling.py. Times are seconds.
 """
 
@@ -20,7 +21,7 @@ import secrets
 import socket
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 from twisted.internet.defer import Deferred
@@ -84,17 +85,33 @@ class Witness:
             self.reasons[UNREAD] += count
 
 
+class Crew(Protocol):
+    """Other processes that carry the traffic (workers/crew.py)."""
+
+    def watch(self, listener: str, agent: bytes, witness: Callable[[tuple[Any, ...]], None] | None) -> None:
+        """Have the access records of one client's requests shown to `witness`; None: no longer."""
+
+    def fresh(self) -> Deferred[None]:
+        """Fires when all that they had to tell has come, or is late."""
+
+
 class Sending:
     """What makes the runs."""
 
     def __init__(
-        self, reactor: Any, listening: Listeners, wall: Callable[[], float], draw: Callable[[], str] = draw_mark
+        self,
+        reactor: Any,
+        listening: Listeners,
+        wall: Callable[[], float],
+        draw: Callable[[], str] = draw_mark,
+        crew: Crew | None = None,
     ) -> None:
         self._reactor = reactor
         self._listening = listening
         self._draw = draw
         self._wall = wall
         self._load: Load | None = None
+        self._crew = crew
 
     def send(self, order: Order) -> Deferred[dict[str, Any]]:
         """See admin/control.py."""
@@ -111,19 +128,35 @@ class Sending:
         self._load = load = Load(
             self._reactor, self._dialler(served, host, port, order.host), request, order.method.encode(), plan
         )
-        served.show(witness.note)
+        if self._crew is None:
+            served.show(witness.note)
+        else:
+            self._crew.watch(order.listener, agent, witness.note)
         limit = self._reactor.callLater(LIMIT, load.stop)
-        answer: Deferred[dict[str, Any]] = Deferred(lambda _: load.stop())
+
+        def cancelled(answer: object) -> None:
+            load.stop()
+            over(None)  # whoever goes away is told what there is, at once
+
+        answer: Deferred[dict[str, Any]] = Deferred(cancelled)
 
         def over(result: object) -> None:
+            if self._load is not load:
+                return
             self._load = None
-            served.show(None)
-            if limit.active():
-                limit.cancel()
+            if self._crew is None:
+                served.show(None)
+            else:
+                self._crew.watch(order.listener, agent, None)
             witness.complete(load.tally.statuses)
             answer.callback(report(load, witness))
 
-        load.start().addCallback(over)
+        def all_answered(result: object) -> Deferred[None] | None:
+            if limit.active():
+                limit.cancel()
+            return self._crew.fresh() if self._crew is not None else None
+
+        load.start().addCallback(all_answered).addCallback(over)
         return answer
 
     def stop(self) -> None:

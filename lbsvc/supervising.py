@@ -10,7 +10,7 @@ Promises
 - MAINPID where another process takes our place, and nothing at all after it: the rest is that one's to tell, and it begins
   when this has been sent. With NotifyAccess=main nobody would hear it before, nor us afterwards.
 - STATUS with live counts each BEAT; WATCHDOG=1 in half the time that the watchdog allows, from the reactor, so that one
-  that hangs is noticed.
+  that hangs is noticed; none while a worker hangs that cannot be replaced (`is_well`).
 - What the manager has no room for is sent later, in order; statuses are the exception, for the next one says more.
 
 Where no NOTIFY_SOCKET is set no timer runs. Called by app.py (start, ready, stopping, stop), reloading.py (`tell`) and
@@ -73,6 +73,7 @@ class Supervision:
         self._clock = clock
         self._notifier = notifier
         self._view = view
+        self.is_well: Callable[[], bool] = lambda: True
         self._monotonic = monotonic
         self._is_ready = False
         self._is_stopping = False
@@ -147,7 +148,8 @@ class Supervision:
             self._notifier.send(*lines)
 
     def _ping(self) -> None:
-        self._tell("WATCHDOG=1")
+        if self.is_well():
+            self._tell("WATCHDOG=1")
 
     def _tell(self, *lines: str) -> None:
         """What must arrive, and in order."""

@@ -1,9 +1,10 @@
-"""What the admin interface asks of the processes: fresh numbers, rows of workers, one restart or upgrade at a time."""
+"""What the admin interface asks for: changes, fresh numbers, rows of workers, one restart or upgrade at a time."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from subprocess import Popen
 from typing import Any, cast
 
@@ -11,7 +12,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from lbsvc.admin.control import Failed, Impossible, Underway
+from lbsvc.admin.control import Failed, Impossible, Look, Underway
+from lbsvc.config import overlay
+from lbsvc.config.loader import load_text
 from lbsvc.controlling import Controlling
 from lbsvc.core.books import ListenerBooks
 from lbsvc.errors import Mistake, Stopping
@@ -19,9 +22,9 @@ from lbsvc.observe.events import Events
 from lbsvc.observe.snapshot import Door
 from lbsvc.observe.usage import cpu_seconds, resident_bytes
 from lbsvc.pools import Pools
-from lbsvc.reloading import Reloading
+from lbsvc.reloading import Applied, Drains, Reloading
 from lbsvc.sending import Sending
-from tests.admin.fake_control import WORKERS, FakeControl
+from tests.admin.fake_control import FILE, WORKERS, FakeControl
 
 
 class FakeCrew:
@@ -110,7 +113,7 @@ class CrewTests(ControllingCase):
         """What has failed may be tried again."""
         for _ in range(2):
             restarting = self.control.restart_workers("me")
-            self.crew.asked[-1].errback(RuntimeError("worker 2 died at once"))
+            self.crew.asked[-1].errback(Failed("worker 2 died at once"))
             self.assertEqual(str(self.failureResultOf(restarting, Failed).value), "worker 2 died at once")
 
     def test_stopping(self) -> None:
@@ -161,3 +164,66 @@ class AloneTests(ControllingCase):
         """Nobody can take over; it is said what to do instead."""
         self.assertIn("use upgrade", str(self.assertRaises(Impossible, self.control.restart_workers, "me")))
         self.assertIn("start it again", str(self.assertRaises(Impossible, self.control.upgrade, "me")))
+
+
+class FakePools:
+    """Pools in which nothing leaves but `a`, once it has been removed."""
+
+    def __init__(self) -> None:
+        self.hurried: list[tuple[str, str, float | None]] = []
+
+    def hurry(self, pool: str, name: str, seconds: float | None) -> list[str]:
+        self.hurried.append((pool, name, seconds))
+        return ["a: leaving"] if name == "a" else []
+
+
+class ChangeTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reloading = Reloading(load_text(FILE, "lb.yaml", None), "lb.yaml", None, lambda: (), lambda *_, **__: None)
+        self.drains: list[Drains] = []
+        self.reloading.on_drains = self.drains.append
+        self.pools = FakePools()
+        self.control = Controlling(
+            Clock(),
+            FakeControl(),
+            self.reloading,
+            cast(Events, None),
+            "lb.yaml",
+            cast(Pools, self.pools),
+            cast(Sending, None),
+        )
+        self.looked = 0
+
+    def look(self) -> None:
+        self.looked += 1
+
+    def refuse(self) -> None:
+        raise overlay.Exists("another has come before")
+
+    def names(self) -> list[str]:
+        return [entry.name for entry in self.reloading.settings.pools["web"].backends]
+
+    def test_looked_at_first(self) -> None:
+        """Each change is worked out after a look at what is in force; what that raises refuses it, and nothing changes."""
+        entry = self.control.parse_backend("web", {"address": "10.0.0.9:1", "name": "x"})
+        health = self.control.parse_health("web", {"path": "/up"})
+        before = self.reloading.settings
+        changes: tuple[Callable[[Look], Deferred[Applied]], ...] = (
+            lambda look: self.control.add("me", "web", entry, look),
+            lambda look: self.control.change("me", "web", "a", 3, "drain", look),
+            lambda look: self.control.change_health("me", "web", health, look),
+            lambda look: self.control.remove("me", "web", "a", 5.0, look),
+        )
+        for change in changes:
+            self.failureResultOf(change(self.refuse), overlay.Exists)
+        self.assertIs(self.reloading.settings, before)
+        for count, change in enumerate(changes, 1):
+            self.assertEqual((self.successResultOf(change(self.look)).generation, self.looked), (1, count))
+        self.assertEqual((self.names(), self.drains[-1]), (["http://10.0.0.2:8001", "x"], {("web", "a"): 5.0}))
+
+    def test_removed_again(self) -> None:
+        """One that leaves already may be given another time; one that nobody knows is unknown."""
+        self.successResultOf(self.control.remove("me", "web", "a", None))
+        again = self.successResultOf(self.control.remove("me", "web", "a", 1.0))
+        self.assertEqual((again.changes, self.pools.hurried), (("a: leaving",), [("web", "a", 1.0)]))
+        self.failureResultOf(self.control.remove("me", "web", "nope", 1.0), overlay.Unknown)

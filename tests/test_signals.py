@@ -61,6 +61,12 @@ class SignalTests(TestCase):
         asked = self.send("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGTERM", "SIGINT")
         self.assertEqual(asked, ["reload", "reopen", "upgrade", "term", "now"])
 
+    def test_while_it_stops_by_itself(self) -> None:
+        """After an upgrade it drains without having been told to: the first TERM stops at once."""
+        self.recorder.is_stopping = True
+        obey_signals(self.recorder, self.recorder)
+        self.assertEqual(self.send("SIGTERM"), ["now"])
+
     def test_ignored_before(self) -> None:
         """Behind `&` in a script INT is ignored at the start; it drains all the same, and TERM after it stops now."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)

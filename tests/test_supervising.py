@@ -77,6 +77,27 @@ class StateTests(SupervisionTestCase):
         self.clock.advance(BEAT)
         self.assertEqual([len(message) for message in self.told()], [1])
 
+    def test_successor(self) -> None:
+        """MAINPID is told behind all that waits, and the successor may speak only then; we say no more."""
+        self.is_ready()
+        self.notifier.is_full = True
+        self.supervision.tell("reloading")
+        then: list[str] = []
+
+        def end() -> None:
+            then.append("end")
+            self.supervision.stop()
+
+        self.supervision.succeeded_by(4711, end)
+        self.assertEqual((self.told(), then), ([], []))
+        self.notifier.is_full = False
+        self.clock.advance(RETRY)
+        self.assertEqual([message[0] for message in self.told()], ["RELOADING=1", "MAINPID=4711"])
+        self.assertEqual(then, ["end"])
+        self.supervision.stopping()
+        self.clock.advance(BEAT)
+        self.assertEqual((self.told(), self.clock.getDelayedCalls()), ([], []))
+
     def test_reload(self) -> None:
         """RELOADING comes with the monotonic time in the same message, and READY after it."""
         self.is_ready()

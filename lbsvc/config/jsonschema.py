@@ -30,7 +30,7 @@ from lbsvc.config.schema import (
 )
 from lbsvc.config.service import TOP
 from lbsvc.config.shapes import DEFINITIONS, NULL, OFF, VARIABLE, either, shape_of
-from lbsvc.config.walk import Later, Section
+from lbsvc.config.walk import Section
 from lbsvc.core.policies import BreakerPolicy, EjectionPolicy, HealthCheckPolicy, RatePolicy, StickyPolicy
 
 #: Keys that have to be given where their section is, or whose default is made from other keys: nothing is said of it.
@@ -83,8 +83,6 @@ class _Drawing:
         """The shape of a reader that stands at a path."""
         if isinstance(reader, Section):
             return self._section(reader, path)
-        if isinstance(reader, Later):
-            return self._later(reader)
         shape = shape_of(reader)
         if shape is None:
             raise TypeError(f"{path}: nothing is said of what {reader} takes")
@@ -116,16 +114,10 @@ class _Drawing:
         self.seen.add(path)
         said: dict[str, Any] = {}
         if path in DESCRIPTIONS:
-            said["description"] = DESCRIPTIONS[path] + " (not supported yet)" * isinstance(reader, Later)
+            said["description"] = DESCRIPTIONS[path]
         if path in self._defaults:
             said["default"] = self._defaults[path]
         return said | self.of(reader, path)
-
-    def _later(self, later: Later) -> dict[str, Any]:
-        """Whatever it will be: that it does not act yet is the loader's to say."""
-        return either(
-            {"type": "boolean"} if later.yes_no else {"type": ["string", "number", "boolean", "null"]}, VARIABLE
-        )
 
 
 def _below(path: str, step: str) -> str:

@@ -1,6 +1,6 @@
 """How `listeners` is read: every key of it in lb-reference.yaml, with its bounds. Its routes: routes.py, tcp_routes.py.
 
-Promises: each key either acts or is a `Later`; a listener that comes out has a bind and somewhere to send requests.
+Promises: each key acts; a listener that comes out has a bind and somewhere to send requests.
 What binds and pools it names is left with the walk, for checks.py. Called by loader.py through service.py.
 """
 

@@ -193,18 +193,16 @@ def words(choices: tuple[str, ...], last: str = "or") -> str:
     return choices[0] if len(choices) == 1 else f"{', '.join(choices[:-1])} {last} {choices[-1]}"
 
 
-def word(*choices: str, later: tuple[str, ...] = ()) -> Callable[[Spot], str]:
-    """One of the words; those in `later` are known, but do not act yet. Where off is one, so is false."""
+def word(*choices: str) -> Callable[[Spot], str]:
+    """One of the words. Where off is one, so is false."""
 
     @shaped(one_of(*choices, *([False] if "off" in choices else [])))
     def read(spot: Spot) -> str:
         text = spot.text()
         if spot.value is False and "off" in choices:
             return "off"
-        if text in later:
-            spot.not_yet(text)
         if text not in choices:
-            spot.refuse(f"must be {words(choices)}{spot.got(choices + later)}")
+            spot.refuse(f"must be {words(choices)}{spot.got(choices)}")
         return text
 
     return read

@@ -9,7 +9,7 @@ Promises: no message shows what came out of a variable; it names the variable in
 a wrong value, of the item in a list, of the mapping where a key is missing.
 
 Decision: 2026-11, our own walk instead of pydantic. pydantic knows no places, and hides the errors of a section behind
-an unknown key in it; contract.md wants both, and "not supported yet" and notes on defaults fit neither of its models.
+an unknown key in it; contract.md wants both, and notes fit neither of its models.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from lbsvc.errors import Mistake
 T = TypeVar("T")
 Reader: TypeAlias = Callable[["Spot"], Any]
 
-NOT_YET: Final = "is not supported yet"
 #: After so many mistakes none says what was probably meant: to compare words costs more than all the rest.
 _HINTED: Final = 50
 #: What a name may be, as far as JSON Schema goes: see `name_fault`.
@@ -223,9 +222,6 @@ class Spot:
         """Refuse what stands here: "must be …" and what it is instead."""
         self.refuse(f"must be {rule}{self.got()}")
 
-    def not_yet(self, what: str = "") -> NoReturn:
-        self.refuse(f"{what} {NOT_YET}" if what and not self.origin else NOT_YET + (self.got() if self.origin else ""))
-
     def missing(self, key: str, message: str = "is required") -> None:
         """A key that is not here: the place is the mapping's."""
         node = self.node
@@ -259,30 +255,6 @@ class Spot:
         return ((entry, f"{self.path}[{i}]") for i, entry in enumerate(self.node.items))
 
 
-@dataclass(frozen=True)
-class Later:
-    """A key of lb-reference.yaml whose feature does not act yet: taken at the values that leave it off."""
-
-    off: tuple[Plain, ...] = (None, False, "off")
-    on: bool = False  # the reference has it on: where it is left out, a note says that it is off
-    hollow: bool = False  # an empty mapping or list, or a mapping of such, asks for nothing either
-    yes_no: bool = False  # only true and false are values at all
-
-    def __call__(self, spot: Spot) -> None:
-        if self.yes_no and not isinstance(spot.value, bool):
-            spot.expect("true or false")
-        if spot.is_scalar and any(_same(spot.value, value) for value in self.off):
-            return
-        if self.hollow and _is_hollow(spot.node):
-            return
-        spot.not_yet()
-
-
-def _same(one: Plain, other: Plain) -> bool:
-    """Equal, and alike: 0 is not false."""
-    return type(one) is type(other) and one == other
-
-
 def _is_hollow(node: Node) -> bool:
     if isinstance(node, Items):
         return not node.items
@@ -295,8 +267,8 @@ def _is_hollow(node: Node) -> bool:
 class Section(Generic[T]):
     """A reader of a mapping whose keys are names of settings.
 
-    `keys` tells how each is read; a `Later` gives no value. `make` gets the spot and the values that were found (a key
-    that was wrong or left out is not among them). `off` is what off and false mean here; `short` reads a scalar.
+    `keys` tells how each is read. `make` gets the spot and the values that were found (a key that was wrong or left out is
+    not among them). `off` is what off and false mean here; `short` reads a scalar.
     """
 
     keys: Mapping[str, Reader]
@@ -325,11 +297,7 @@ class Section(Generic[T]):
                 value = reader(spot.below(entry, path))
             except Refused:
                 continue
-            if not isinstance(reader, Later):
-                found[key] = value
-        for key, reader in self.keys.items():
-            if isinstance(reader, Later) and reader.on and key not in entries:
-                spot.walk.note(spell(spot.path, key), "not supported yet, off")
+            found[key] = value
         for key in self.required:
             if key not in entries:
                 spot.missing(key)

@@ -315,7 +315,7 @@ class Guard(Generic[G]):
         backend.is_ejected = False
         backend.epoch += 1
         watch.returned = backend.epoch
-        del self._ejected[backend]
+        self._ejected.pop(backend, None)  # another process may have written it
         return "backend.returned", {"reason": reason}
 
     def _return_excess(self) -> None:

@@ -56,7 +56,10 @@ class AnsweringConnection(EndingConnection):
             size = len(wire)
             self.site.books.bytes_out += size
             exchange.bytes_out += size
-            self.transport.write(wire)
+            if ended and exchange.upstream is not None:
+                self.site.write(self.transport, wire)
+            else:
+                self.transport.write(wire)  # more of it may come in this very turn
             return
         self._framing = framing = framing_of(request, head)
         if (

@@ -119,12 +119,19 @@ class UpstreamConnection(Protocol):
 
     # -- as the exchange sees it
 
-    def send_head(self, exchange: Asker, wire: bytes, method: bytes, chunked: bool, upgrade: bool = False) -> None:
-        """Begin an exchange: `wire` is the head, and with it what is there of the body; `upgrade`: 101 may come."""
+    def send_head(
+        self, exchange: Asker, wire: bytes, method: bytes, chunked: bool, upgrade: bool = False, content: bytes = b""
+    ) -> None:
+        """Begin an exchange: `wire` is the head, `content` what is there of the body; `upgrade`: 101 may come."""
         self.exchange = exchange
         self._chunked = chunked
         self._reader.expect(method, upgrade)
-        self.transport.write(wire)
+        if content:
+            self.transport.writeSequence((wire, content))
+        elif exchange.request_ended:
+            self.owner.write(self.transport, wire)
+        else:
+            self.transport.write(wire)
 
     def send_body(self, body: bytes, ended: bool, trailers: bytes) -> None:
         """More of the request."""

@@ -6,12 +6,15 @@ again. The exchange is made of this, through trying.py, which says when and wher
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from lbsvc.http.chunked import encode_chunk, encode_end
 from lbsvc.http.forwarding import request_head
 from lbsvc.http.messages import CHUNKED, RequestHead
 from lbsvc.net.deadlines import NEVER
+
+#: A body up to this many bytes is kept until the answer comes, whatever may be done with it.
+LIGHT: Final = 16 * 1024
 
 if TYPE_CHECKING:
     from lbsvc.core.lease import Lease
@@ -62,15 +65,17 @@ class Outgoing:
         else:
             wire = b"%b%b\r\n\r\n" % (start, self.id)
         chunked = head.section.body == CHUNKED
-        if chunked or self.kept is not None:
-            wire += self._content(chunked)
+        content = self._content(chunked) if chunked or self.kept is not None else b""
+        if self.kept_size > LIGHT and self.copies is None and head.method not in self.upstreams.repeatable:
+            # It cannot be sent again: the next body is read into the same memory, which is warm (tests/bench, `post`).
+            self.kept = None
         if self.request_ended:
-            connection.send_head(self, wire, head.method, chunked, head.upgrade)  # type: ignore[arg-type]  # an Exchange
+            connection.send_head(self, wire, head.method, chunked, head.upgrade, content)  # type: ignore[arg-type]  # an Exchange
             if not connection.is_stalled:
                 connection.await_head()
         else:
             connection.deadline = NEVER  # the client's runs
-            connection.send_head(self, wire, head.method, chunked, False)  # type: ignore[arg-type]  # the same
+            connection.send_head(self, wire, head.method, chunked, False, content)  # type: ignore[arg-type]  # the same
             if not connection.is_stalled:
                 self.connection.resume_request()
             if self.awaits_continue:

@@ -24,6 +24,7 @@ from lbsvc.net.client_tls import ClientTls
 from lbsvc.net.connector import Dialling, dial
 from lbsvc.net.deadlines import TICK, Deadlines
 from lbsvc.net.proxyproto import header_for
+from lbsvc.net.together import writer_for
 
 if TYPE_CHECKING:
     from lbsvc.http.server import ServerConnection
@@ -53,6 +54,8 @@ class Upstreams:
         self.turns: Any = reactor if hasattr(reactor, "turn") else _Uncounted
         self.deadlines = deadlines
         self.seconds: Callable[[], float] = reactor.seconds
+        #: for whole requests without a body
+        self.write = writer_for(reactor)
         self.rng = rng
         self.is_closing = False
         #: affinity, hashing, limits; None for a pool that only takes turns

@@ -25,6 +25,7 @@ from lbsvc.http.messages import RequestHead
 from lbsvc.http.refusals import Refusals, Tell, tell_nobody
 from lbsvc.net.carrying import Carrier
 from lbsvc.net.deadlines import TICK, Deadlines
+from lbsvc.net.together import writer_for
 
 if TYPE_CHECKING:
     from lbsvc.http.server import ServerConnection
@@ -70,6 +71,8 @@ class HttpSite:
         self.overload = overload if overload is not None else Overload()
         self.reactor = reactor
         self.seconds: Callable[[], float] = reactor.seconds
+        #: for whole answers of backends
+        self.write = writer_for(reactor)
         self.deadlines = deadlines
         self.wall = wall
         self.ids = ids

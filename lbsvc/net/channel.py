@@ -6,7 +6,7 @@ Promises: messages arrive whole, in order, each with its own descriptors, or the
 once, from the reactor, behind every message that came before. `send` never blocks. What waits is bounded by MOST_UNSENT: an
 end that reads nothing for so long hangs, and the channel is lost. Nothing that is passed leaks: descriptors that wait are
 duplicates, closed when they are sent or the channel ends; received ones are close-on-exec, belong to `on_message`, and are
-closed where their message never comes. Used by workers/, for a few messages a second (200 KB cost 0.12 ms, both ends together).
+closed where their message never comes. Used by workers/, for a few messages a second (200 KB: 0.12 ms for both ends).
 
 Which message do descriptors belong to? Linux attaches those of one sendmsg to its first piece; a recvmsg may begin with
 bytes of earlier calls, ends within the first piece that has descriptors, and so brings those of one sendmsg at most. Here

@@ -25,7 +25,9 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from errno import EAGAIN, EALREADY, ECONNABORTED, EINPROGRESS, EISCONN
+from functools import lru_cache
 from os import strerror
+from socket import IPPROTO_TCP, TCP_NODELAY
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from twisted.internet import address, tcp
@@ -36,6 +38,7 @@ from twisted.python import log
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from lbsvc.net.bare import BareSocket
 from lbsvc.net.transports import FastConnection
 
 if TYPE_CHECKING:
@@ -43,6 +46,9 @@ if TYPE_CHECKING:
 
 #: Given a connected socket and its address, in place of a protocol.
 Begin: TypeAlias = Callable[[socket.socket, tuple[Any, ...]], None]
+
+#: A connect that has been begun.
+Started: TypeAlias = tuple[socket.socket, tuple[Any, ...]]
 
 _KIND = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 _PENDING = (EINPROGRESS, EALREADY, EAGAIN)
@@ -57,10 +63,6 @@ class DialedClient(FastConnection, ClientMixin):
     def __init__(self, skt: socket.socket, protocol: IProtocol, sockaddr: tuple[Any, ...], reactor: Reactor) -> None:
         self.reactor = reactor
         self._tempDataBuffer = []
-        self._tempDataLen = 0
-        self.dataBuffer = b""
-        self.offset = 0
-        self.TLS = False
         self.socket = skt
         self.fileno = skt.fileno
         self._send = skt.send
@@ -200,7 +202,7 @@ class Dial:
         if begin is not None:
             _hand_over(begin, skt, self._sockaddr)
         else:
-            _connected(DialedClient(skt, protocol, self._sockaddr, self._reactor))
+            connected(DialedClient(skt, protocol, self._sockaddr, self._reactor))
 
     doRead = doWrite  # noqa: N815
 
@@ -244,38 +246,76 @@ def dial(
     """See the module docstring."""
     if host.startswith("/"):
         return _dial_unix(reactor, host, protocol, failed, begin)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sockaddr: tuple[Any, ...] = (host, port)
-    skt = None
     try:
-        if "%" in host:
-            sockaddr = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, tcp._NUMERIC_ONLY)[0][4]
-        else:
-            socket.inet_pton(family, host)  # or connect would ask the resolver, and wait
-        skt = socket.socket(family, _KIND, 0)
-        skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        skt, sockaddr, is_connected = attempt(host, port)
     except OSError as problem:
-        if skt is not None:
-            skt.close()
         _report(failed, problem)
         return OVER
-    connect = skt.connect_ex
-    code = connect(sockaddr)
-    if code == EINPROGRESS:
-        # Over loopback the handshake was done inside the first call; only a second one tells.
-        code = connect(sockaddr)
-        if code in _PENDING:
-            attempt = Dial(reactor, skt, sockaddr, protocol, failed, begin)
-            reactor.addWriter(attempt)
-            return attempt
-    if code and code != EISCONN:
-        skt.close()
-        _report(failed, OSError(code, strerror(code)))
-    elif begin is not None:
+    if not is_connected:
+        return wait(reactor, skt, sockaddr, protocol, failed, begin)
+    if begin is not None:
         _hand_over(begin, skt, sockaddr)
     else:
-        _connected(DialedClient(skt, protocol, sockaddr, reactor))
+        connected(DialedClient(skt, protocol, sockaddr, reactor))
     return OVER
+
+
+def dial_now(reactor: Reactor, host: str, port: int, protocol: IProtocol) -> Started | None:
+    """Connect at once, to an IP literal: None if that is done; else what `wait` wants. Raises OSError."""
+    skt, sockaddr, is_connected = attempt(host, port)
+    if not is_connected:
+        return skt, sockaddr
+    connected(DialedClient(skt, protocol, sockaddr, reactor))
+    return None
+
+
+def attempt(host: str, port: int) -> tuple[socket.socket, tuple[Any, ...], bool]:
+    """A socket, the address that it connects to, and whether it is connected already; raises OSError."""
+    family, sockaddr = _literal(host, port) if "%" not in host else _scoped(host, port)
+    skt = BareSocket(family, _KIND, 0)
+    try:
+        skt.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        code = skt.connect_ex(sockaddr)
+        if code == EINPROGRESS:
+            # Over loopback the handshake was done inside the first call; only a second one tells.
+            code = skt.connect_ex(sockaddr)
+    except OSError:
+        skt.close()
+        raise
+    if code and code != EISCONN:
+        if code in _PENDING:
+            return skt, sockaddr, False
+        skt.close()
+        raise OSError(code, strerror(code))
+    return skt, sockaddr, True
+
+
+@lru_cache(4096)
+def _literal(host: str, port: int) -> tuple[int, tuple[Any, ...]]:
+    """Family and address of an IP literal; anything else is refused: connect would ask the resolver, and wait."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    socket.inet_pton(family, host)
+    return family, (host, port)
+
+
+def _scoped(host: str, port: int) -> tuple[int, tuple[Any, ...]]:
+    """The same with a scope, whose number may be another one tomorrow."""
+    family = socket.AF_INET6
+    return family, socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, tcp._NUMERIC_ONLY)[0][4]
+
+
+def wait(
+    reactor: Reactor,
+    skt: socket.socket,
+    sockaddr: tuple[Any, ...],
+    protocol: Any,
+    failed: Callable[[OSError], None],
+    begin: Begin | None = None,
+) -> Dial:
+    """For what comes of an attempt that takes time."""
+    waiting = Dial(reactor, skt, sockaddr, protocol, failed, begin)
+    reactor.addWriter(waiting)
+    return waiting
 
 
 def _dial_unix(
@@ -289,13 +329,13 @@ def _dial_unix(
         if begin is not None:
             _hand_over(begin, skt, (path, 0))
         else:
-            _connected(DialedUnixClient(skt, protocol, (path, 0), reactor))
+            connected(DialedUnixClient(skt, protocol, (path, 0), reactor))
     return OVER
 
 
 def connect_unix(path: str) -> socket.socket:
     """A connected socket that does not block, on any reactor; raises OSError. Nothing about it takes time."""
-    skt = socket.socket(socket.AF_UNIX, _KIND, 0)
+    skt = BareSocket(socket.AF_UNIX, _KIND, 0)
     try:
         skt.connect(path)
     except OSError:
@@ -304,7 +344,8 @@ def connect_unix(path: str) -> socket.socket:
     return skt
 
 
-def _connected(transport: DialedClient) -> None:
+def connected(transport: DialedClient) -> None:
+    """Tell the transport's protocol that it is there."""
     try:
         transport.protocol.makeConnection(transport)
     except BaseException:

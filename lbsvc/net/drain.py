@@ -54,6 +54,7 @@ class Drain:
         emit: Callable[[str], None],
         closing: Callable[[], None],
         is_gentle: bool = False,
+        count_told: Callable[[], int] | None = None,
     ) -> None:
         self._clock = clock
         self._delay = delay
@@ -64,6 +65,8 @@ class Drain:
         self._emit = emit
         self._closing = closing
         self._is_gentle = is_gentle
+        #: the connections that people are told of, where something else is waited for
+        self._count_told = count_told or count_open
         self._done: Deferred[None] = Deferred()
         #: the next step and when it is due; None before `run`, between steps, and at the end
         self._step: Callable[[], None] | None = None
@@ -108,7 +111,7 @@ class Drain:
 
     def _say_what_is_left(self) -> None:
         if not self._is_forced:
-            self._emit(f"{self._count_open()} connections to finish, for {self._timeout:g} s at most")
+            self._emit(f"{self._count_told()} connections to finish, for {self._timeout:g} s at most")
 
     def _stop_accepting(self) -> None:
         self._try(
@@ -127,7 +130,7 @@ class Drain:
             self._later(min(LOOK, rest), self._look)
             return
         if left:
-            self._try(lambda: self._emit(f"cutting {left} connections that are left"))
+            self._try(lambda: self._emit(f"cutting {self._count_told()} connections that are left"))
         self._try(*(site.abort for site in self._sites))
         self._deadline = self._clock.seconds() + FAREWELL
         # Aborted transports are lost in the next turn of the reactor; then nothing of theirs is left.

@@ -36,6 +36,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 
 from lbsvc.core.networks import UNIX
+from lbsvc.net.bare import BareSocket
 from lbsvc.net.sharing import SHARED_ACCEPTS, Turns
 from lbsvc.net.transports import FastConnection
 
@@ -62,10 +63,6 @@ class FastServer(FastConnection, tcp.Server):
         # What tcp.Server's constructor does, but names for logs and repr are made when asked for.
         self.reactor = reactor
         self._tempDataBuffer = []
-        self._tempDataLen = 0
-        self.dataBuffer = b""
-        self.offset = 0
-        self.TLS = False
         sock.setblocking(False)
         self.socket = sock
         self.fileno = sock.fileno
@@ -252,7 +249,7 @@ class LeanPort(tcp.Port):
             return
         number = self.sessionno
         self.sessionno = number + 1
-        skt = socket.socket(self.addressFamily, self.socketType, 0, descriptor)
+        skt = BareSocket(self.addressFamily, self.socketType, 0, descriptor)
         transport = self.transport(skt, protocol, sockaddr, self, number, self.reactor)
         try:
             protocol.makeConnection(transport)
@@ -265,7 +262,7 @@ class LeanPort(tcp.Port):
     def _let_open(self, descriptor: int, sockaddr: tuple[Any, ...]) -> None:
         number = self.sessionno
         self.sessionno = number + 1
-        skt = socket.socket(self.addressFamily, self.socketType, 0, descriptor)
+        skt = BareSocket(self.addressFamily, self.socketType, 0, descriptor)
         skt.setblocking(False)
         try:
             self._open(skt, sockaddr, self, number)

@@ -28,7 +28,7 @@ from twisted.internet import error, unix
 from twisted.internet.base import _topHandler
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.interfaces import IProtocol
-from twisted.internet.main import installReactor
+from twisted.internet.main import CONNECTION_LOST, installReactor
 from twisted.internet.posixbase import _NO_FILEDESC
 from twisted.internet.tcp import Connector
 from twisted.python import context as log_context
@@ -39,12 +39,12 @@ from typing_extensions import override
 from lbsvc.net import dialing
 from lbsvc.net.dialing import FastClient
 from lbsvc.net.ports import FastServer, LeanPort, port_for
-from lbsvc.net.transports import FastConnection
+from lbsvc.net.transports import DONE, FastConnection
 
 MOST_EVENTS = 256
 """Events taken in one poll; epoll hands out the rest in turn. Twisted's own limit grows with the idle connections."""
 
-_REASONS = {kind: Failure(kind()) for kind in (error.ConnectionDone, error.ConnectionLost)}
+_REASONS = {error.ConnectionDone: DONE, error.ConnectionLost: Failure(CONNECTION_LOST)}
 _HANG_UP = EPOLLHUP | EPOLLERR
 
 
@@ -55,6 +55,8 @@ class Reactor(EPollReactor):
 
     @override
     def __init__(self) -> None:
+        # Descriptors that are read no more, which the kernel has not been told yet.
+        self._muted: set[int] = set()
         # Descriptors registered since the last poll: what the batch at hand says about them is about their predecessors.
         self._fresh: set[int] = set()
         #: polls so far: what came about in this one has not been heard of since
@@ -93,7 +95,7 @@ class Reactor(EPollReactor):
 
     @override
     def iterate(self, delay: float = 0.0) -> None:
-        # From within an event, perhaps: the outer batch must still know what is fresh to it.
+        # May be called from within an event: the outer batch must still know what is fresh to it.
         fresh, owner = self._fresh, self._owner
         self._fresh, self._owner = set(), None
         try:
@@ -154,6 +156,8 @@ class Reactor(EPollReactor):
             self._flush()
         if self._soon:
             self._settle()
+        if self._muted:
+            self._deafen()
         self._owner = None
 
     doIteration = doPoll  # noqa: N815
@@ -184,9 +188,40 @@ class Reactor(EPollReactor):
             self._writes.discard(fd)
             self._poller.unregister(fd)
 
+    def lose(self, selectable: Any) -> None:
+        """As `forget`, of one whose socket, which nobody else has, is closed right now: epoll finds that out by itself.
+
+        (A child that is forked just now has it until its exec; an event that comes of that is a read in vain.)
+        """
+        fd = selectable.fileno()
+        if fd in self._muted:
+            self._muted.discard(fd)
+        elif fd in self._writes:
+            self.forget(selectable)  # not so: its hang-up would be whose the number is then
+        elif self._selectables.get(fd) is selectable:
+            del self._selectables[fd]
+            self._reads.discard(fd)
+
+    def mute(self, selectable: Any) -> None:
+        """As removeReader, of one that is likely to be closed in this turn: epoll is told at its end, if it still has to be."""
+        fd = selectable.fileno()
+        if fd not in self._reads:
+            return
+        if fd in self._writes or selectable._shouldShutdown:
+            self.removeReader(selectable)
+        else:
+            self._reads.remove(fd)
+            del self._selectables[fd]
+            self._muted.add(fd)
+
+    def _deafen(self) -> None:
+        muted, self._muted = self._muted, set()
+        for fd in muted:
+            self._poller.unregister(fd)
+
     def replace(self, selectable: Any, other: Any) -> None:
         """`other`, which has the same descriptor, is read from now on in place of `selectable`: without a syscall."""
-        fd = other.fileno()
+        fd = selectable.fileno()
         self._selectables[fd] = other
         if fd in self._writes:
             self.removeWriter(other)
@@ -234,10 +269,27 @@ class Reactor(EPollReactor):
         if reason is None or not isinstance(selectable, FastConnection):
             super()._disconnectSelectable(selectable, why, isRead, *failures)
         elif isRead and why.__class__ is error.ConnectionDone:
-            self.removeReader(selectable)
+            self.mute(selectable)
             selectable.readConnectionLost(reason)
         else:
             selectable.connectionLost(reason)
+
+    @override
+    def addReader(self, reader: Any) -> None:
+        fd = reader.fileno()
+        if fd in self._reads:
+            return
+        if fd in self._writes or fd in self._muted:
+            super().addReader(reader)
+            return
+        try:
+            self._poller.register(fd, EPOLLIN)
+        except OSError:
+            super().addReader(reader)
+            return
+        self._fresh.add(fd)
+        self._reads.add(fd)
+        self._selectables[fd] = reader
 
     @override
     def _add(self, xer: Any, primary: Any, other: Any, selectables: Any, event: int, antievent: int) -> None:
@@ -245,6 +297,9 @@ class Reactor(EPollReactor):
         if fd not in primary:
             if fd in other:
                 self._poller.modify(fd, event | antievent)
+            elif fd in self._muted:
+                self._muted.discard(fd)
+                self._poller.modify(fd, event)
             else:
                 self._poller.register(fd, event)
                 self._fresh.add(fd)
@@ -279,7 +334,7 @@ class Reactor(EPollReactor):
                 if not transport.disconnected:
                     self._owner = transport
                     try:
-                        why = transport.doWrite()
+                        why = transport.settle()
                     except BaseException:
                         self._failed(transport)
                         continue
@@ -329,6 +384,10 @@ class Reactor(EPollReactor):
     ) -> dialing.Dial | dialing._Over:
         """Connect `protocol` to an IP literal; either end may come before this returns. See `net/dialing.py`."""
         return dialing.dial(self, host, port, protocol, failed, begin)
+
+    def dial_now(self, host: str, port: int, protocol: IProtocol) -> dialing.Started | None:
+        """The same without anything to wait for: see `net/dialing.py`."""
+        return dialing.dial_now(self, host, port, protocol)
 
     @override
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: Any, factory: Any) -> Any:

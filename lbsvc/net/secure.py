@@ -85,6 +85,7 @@ except MemoryError:  # MemoryDenyWriteExecute: TLS towards backends does without
 class SecureConnection(FastConnection):
     """A connected TCP socket and the TLS on it; see the module docstring."""
 
+    _is_plain = False
     _tls: SSL.Connection | None = None
     _ssl: Any = None
     _is_broken = False  # TLS has failed: nothing more may be said by it

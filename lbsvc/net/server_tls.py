@@ -6,6 +6,11 @@ connections from then on; what is wrong changes nothing, is told once (`certific
 so that a pair of which only one file has been written yet does no harm. Open connections live on with what they had.
 
 A certificate that expires within two weeks is told once a day (`certificate.expiring`), and served also when it has.
+Keys of session tickets are OpenSSL's own, made with each context: a client that comes back to another process has a whole
+handshake, and new tickets. Decision (2026-11): so it stays with several workers. Keys that they could share are set by
+SSL_CTX_set_tlsext_ticket_keys or a callback, and pyca's bindings have neither, nor SSL_CTX_ctrl, nor a callback for sessions
+(cryptography 50); the one for external PSKs does not help, since their binders differ from a ticket's (RFC 8446, 4.2.11.2).
+
 Built by the app for each listener with `tls`. Times are Unix seconds of the clock that is given. `look` reads files.
 """
 

@@ -356,9 +356,9 @@ class SocketsPlan:
                 listener.take([*listener.bound[:place], bound, *listener.bound[place:]])
 
     @property
-    def opened(self) -> list[tuple[str, socket.socket]]:
-        """The sockets of what is new, each with its bind."""
-        return [(str(bound.bind), port.socket) for bound in self._fresh for port in bound.ports]
+    def opened(self) -> list[tuple[str, list[socket.socket]]]:
+        """What is new: each bind with its sockets, in the order in which they were opened."""
+        return [(str(bound.bind), [port.socket for port in bound.ports]) for bound in self._fresh]
 
     def close_going(self) -> None:
         """Commit: what goes is closed, its queue having been emptied by whoever listened so far."""

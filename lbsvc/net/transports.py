@@ -9,16 +9,17 @@ Promises
   Twisted's queue and its EPOLLOUT do the work. No error is raised or reported from inside `write`: `doWrite` reports it.
 - What the socket did not take is kept by reference, never copied, as (`dataBuffer`, `offset`).
 - A push producer is paused above `bufferSize` (64 KiB) queued bytes and resumed at `lowWater` (16 KiB), not only when empty.
-- One read of at most 64 KiB, and one send of at most `SEND_LIMIT` (128 KiB), for each event: no connection starves another.
+- One read of at most READ_SIZE (124 KiB), and one send of at most `SEND_LIMIT` (256 KiB), for each event, or 256 KiB moved
+  where a relay is bulky (net/splicing.py): no connection starves another.
 - TCP_NODELAY is on: sockets that write at once would otherwise meet Nagle's algorithm with the second small write.
 
 Invariant: `_direct` implies `_may_send()` and not `TLS`. Whoever makes one of those conditions false clears the flag first;
 it comes back where the queue is found empty (`doWrite`) or the producer leaves.
 
-Decision: 2026-11-21, reading is `recv(65536)`, not `recv_into` one shared buffer. Measured with 25 interleaved repetitions,
-minimum, Python 3.11, loopback, 100 bytes: recv(65536) 2609 ns, recv(4096) 2625, recv_into + bytes(view[:n]) 2883,
-view[:n].tobytes() 2722. 64 KiB: recv(65536) 3.3 us, recv_into 6.4 us (it copies once more), recv(16384) 5.6 us. The 64 KiB
-allocation stays below malloc's mmap threshold (128 KiB) and is cut in place; and no shared buffer means no reentrancy trap.
+Decision: 2026-11-21, reading is `recv(READ_SIZE)`, not `recv_into` one shared buffer. Measured with 25 interleaved
+repetitions, minimum, Python 3.11, loopback, 100 bytes: recv(65536) 2609 ns, recv(4096) 2625, recv_into and bytes() 2883.
+64 KiB: recv(65536) 3.3 us, recv_into 6.4 us (it copies once more), recv(16384) 5.6 us. The block is cut in place; and no
+shared buffer means no reentrancy trap. What makes blocks of 128 KiB as cheap is said in net/allocation.py.
 
 Decision: 2026-11-21, unix sockets of listenUNIX/connectUNIX keep Twisted's own transports: sendFileDescriptor may follow
 the write whose bytes carry it, so those bytes must wait in the queue.
@@ -29,21 +30,31 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable
 from errno import ENOBUFS, EPIPE
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet import _newtls, error, main, tcp
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.interfaces import IProtocol
+from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol
+from twisted.python import log
 from twisted.python.failure import Failure
 from typing_extensions import override
+
+from lbsvc.net.allocation import keep_freed_memory
+from lbsvc.net.splicing import read_in_bulk, splicer
 
 if TYPE_CHECKING:
     from lbsvc.net.reactor import Reactor
 
-READ_SIZE = 65536
+READ_SIZE: Final = 126976 if keep_freed_memory() else 65536
+"""A body of 64 KiB, its head, and what heads grow by, in one read and one write (tests/bench, `post`)."""
 JOIN_BELOW = 16384
 """writeSequence joins pieces up to this many bytes in all; above it sendmsg saves the copy."""
 IOV_MAX = 1024
+
+
+DONE: Final = Failure(main.CONNECTION_DONE)
+_half_closeable: Final[set[type]] = set()
 
 
 class UnsaidEnd(error.ConnectionLost):
@@ -53,11 +64,13 @@ class UnsaidEnd(error.ConnectionLost):
 class FastConnection(tcp.Connection):
     """A connected TCP socket; see the module docstring."""
 
+    SEND_LIMIT = 262144  # what is read at once goes out at once
     lowWater = 16384  # noqa: N815 (beside Twisted's bufferSize)
     _direct = False
     _read_later = False
     _settling = False
     _reset = False
+    _is_plain = True  # what is written goes to the socket as it is
     _pipe: FastConnection | None = None
     piped = 0
     _shouldShutdown = False  # noqa: N815 (close() alone ends it: nobody else holds this socket)
@@ -92,7 +105,8 @@ class FastConnection(tcp.Connection):
             self.protocol.dataReceived(received)
             return None
         # A relayed chunk: `write`, unrolled once more, spares two calls of three (tests/bench, `l4`: 10 %).
-        self.piped += len(received)
+        size = len(received)
+        self.piped += size
         if pipe._direct:
             try:
                 sent = pipe._send(received)
@@ -100,10 +114,12 @@ class FastConnection(tcp.Connection):
                 sent = 0
             except OSError as problem:
                 sent = pipe._refused(problem)
-            if sent != len(received):
+            if sent != size:
                 pipe._keep(received, sent)
         else:
             pipe.write(received)
+        if size == READ_SIZE and pipe._is_plain and splicer.prepare():
+            self.doRead = partial(read_in_bulk, self)  # type: ignore[method-assign]  # until little comes
         return None
 
     def pipe_to(self, other: FastConnection | None) -> None:
@@ -121,7 +137,8 @@ class FastConnection(tcp.Connection):
         # Without a descriptor the reactor would search all selectables for us.
         if not self.disconnected:
             self._read_later = False
-            self.reactor.removeReader(self)
+            if self.fileno() in self.reactor._reads:
+                self.reactor.removeReader(self)
 
     def _begin_reading(self) -> None:
         """Start reading after makeConnection, unless the protocol said otherwise there: saves two epoll_ctl calls."""
@@ -153,8 +170,8 @@ class FastConnection(tcp.Connection):
             tcp.Connection.write(self, data)
             return
         size = len(data)
-        if size > self.bufferSize:
-            self._write_large(data)
+        if size > self.SEND_LIMIT:
+            self._send_now(data)
             return
         try:
             sent = self._send(data)
@@ -174,14 +191,6 @@ class FastConnection(tcp.Connection):
         if problem.errno not in (EPIPE, ENOBUFS):
             self._reset = True
         return 0
-
-    def _write_large(self, data: bytes) -> None:
-        if self.producer is None:
-            self._send_now(data)
-        else:
-            # More than the high water mark in one piece always pauses the producer for a turn: as Twisted has it.
-            self._direct = False
-            FileDescriptor.write(self, data)
 
     def _send_now(self, data: bytes) -> None:
         try:
@@ -257,7 +266,8 @@ class FastConnection(tcp.Connection):
             return None
         self.dataBuffer = b""
         self.offset = 0
-        self.stopWriting()
+        if self.fileno() in self.reactor._writes:
+            self.reactor.removeWriter(self)
         self._rearm()
         if producer is not None and (not self.streamingProducer or self.producerPaused):
             self.producerPaused = False
@@ -273,6 +283,10 @@ class FastConnection(tcp.Connection):
 
     @override
     def registerProducer(self, producer: Any, streaming: bool) -> None:
+        if streaming and self.producer is None and not self.disconnected and not self.TLS:
+            self.producer = producer
+            self.streamingProducer = streaming
+            return
         if not streaming:
             # A pull producer lives on the turns of doWrite: all it writes goes through the queue.
             self._direct = False
@@ -284,6 +298,9 @@ class FastConnection(tcp.Connection):
 
     @override
     def unregisterProducer(self) -> None:
+        if self.streamingProducer and not self.disconnecting and not self.TLS:
+            self.producer = None  # whether writing may go on does not depend on it
+            return
         tcp.Connection.unregisterProducer(self)
         self._rearm()
 
@@ -316,6 +333,27 @@ class FastConnection(tcp.Connection):
             self._writeDisconnecting = True
             _finish(self)
 
+    def settle(self) -> Any:
+        """As doWrite, at the end of a turn; most often nothing is left to do but to close."""
+        if self.disconnecting and self._is_plain and self.producer is None and not self.queued:
+            self.connectionLost(DONE)
+            return None
+        return self.doWrite()
+
+    @override
+    def readConnectionLost(self, reason: Failure) -> None:
+        protocol = self.protocol
+        if protocol.__class__ not in _half_closeable:
+            if not IHalfCloseableProtocol.implementedBy(protocol.__class__):  # perhaps by an adapter
+                tcp.Connection.readConnectionLost(self, reason)
+                return
+            _half_closeable.add(protocol.__class__)
+        try:
+            protocol.readConnectionLost()  # type: ignore[attr-defined]
+        except BaseException:
+            log.err()
+            self.connectionLost(Failure())
+
     @override
     def abortConnection(self) -> None:
         self._direct = False
@@ -327,13 +365,22 @@ class FastConnection(tcp.Connection):
             return
         self._direct = False
         self._pipe = None
+        self.__dict__.pop("doRead", None)
         self.connected = 0
-        self.reactor.forget(self)
+        is_orderly = not issubclass(reason.type, error.ConnectionAborted)  # type: ignore[arg-type]
+        skt = self.socket
+        if self._shouldShutdown:
+            self.reactor.forget(self)
+        else:
+            self.reactor.lose(self)
         self.disconnected = 1
         if self.producer is not None:
             self.producer.stopProducing()
             self.producer = None
-        self._closeSocket(not issubclass(reason.type, error.ConnectionAborted))  # type: ignore[arg-type]
+        if is_orderly and not self._shouldShutdown:
+            skt.close()
+        else:
+            self._closeSocket(is_orderly)
         protocol = self.protocol
         self._last = protocol.__class__
         del self.protocol, self.socket, self.fileno, self._send, self._recv
@@ -348,7 +395,7 @@ def sequence_now(transport: FastConnection, iovec: Iterable[bytes]) -> None:
         if not isinstance(piece, bytes):
             raise TypeError("Data must be bytes")
         size += len(piece)
-    if size > transport.bufferSize or len(pieces) > IOV_MAX:
+    if size >= 2 * transport.bufferSize or len(pieces) > IOV_MAX:
         transport._direct = False
         FileDescriptor.writeSequence(transport, pieces)
         return
@@ -375,10 +422,11 @@ def sequence_now(transport: FastConnection, iovec: Iterable[bytes]) -> None:
 def lose(transport: FastConnection) -> None:
     """FileDescriptor.loseConnection; with nothing queued the reactor closes at the end of this turn, without EPOLLOUT."""
     if transport.connected and not transport.disconnecting:
-        transport.stopReading()
+        transport._read_later = False
+        transport.reactor.mute(transport)
         if transport._writeDisconnected:  # doWrite will not come any more
             transport.stopWriting()
-            transport.connectionLost(Failure(main.CONNECTION_DONE))
+            transport.connectionLost(DONE)
         else:
             transport.disconnecting = 1
             _finish(transport)

@@ -32,7 +32,7 @@ def main() -> int:
             reactor.callWhenRunning(reactor.stop)
 
     os.set_inheritable(CHANNEL, False)
-    Worker(reactor, socket.socket(fileno=CHANNEL), time.time, os.environ, end)
+    Worker(reactor, socket.socket(fileno=CHANNEL), time.time, os.environ, end)  # noqa: TID251 - the same
     reactor.run(installSignalHandlers=False)
     return codes[0] if codes else 1
 

@@ -91,8 +91,11 @@ class Crew:
         self.awaiting: dict[int, Callable[[str | None], None]] = {}
         #: told when any of them begins to serve, or is gone
         self.on_change: Callable[[], None] = lambda: None
+        #: told of one that somebody has sent TERM
+        self.on_resign: Callable[[Member], None] = lambda member: None
         self._heard: dict[type, Callable[[Member, Any], None]] = {
             messages.Serving: self._serves,
+            messages.Resigned: lambda member, told: self.on_resign(member),
             messages.Refused: self._refused,
             messages.Prepared: lambda member, told: self.rounds.answer(
                 told.number, member.number, messages.unpack_mistakes(told.mistakes)
@@ -128,7 +131,7 @@ class Crew:
     @property
     def is_well(self) -> bool:
         """Has everybody answered of late?"""
-        return all(member.unanswered < ANSWERS for member in self.members.values())
+        return all(member.unanswered < ANSWERS for member in self.those(SERVING, LEAVING))
 
     def those(self, *states: str) -> list[Member]:
         """Those in one of these states."""
@@ -142,7 +145,9 @@ class Crew:
 
     def spawn(self, place: int) -> Member:
         """Somebody new at a place."""
-        self._due.pop(place, None)
+        due = self._due.pop(place, None)
+        if due is not None and due.active():
+            due.cancel()
         self._last_number += 1
         member = Member(self._reactor, self._last_number, place, self._hear, self._gone, self._env)
         self.members[member.number] = member
@@ -154,19 +159,20 @@ class Crew:
 
     def _begin(self, member: Member) -> None:
         """Tell it all that it needs."""
-        held = [
-            (str(bound.bind), port.socket)
-            for listener in self._traffic.listening.listeners
+        listeners = self._traffic.listening.listeners
+        member.give(
+            (str(bound.bind), [port.socket for port in bound.ports])
+            for listener in listeners
             for bound in listener.bound
-            for port in bound.ports
-        ]
-        member.give(held)
+        )
         settings = messages.pack_settings(self._settings)
         verdicts, names = self._verdicts(), self._names()
         member.say(messages.Begin(member.place, self.count, settings, verdicts, names, self._secret))
 
     def _serves(self, member: Member, told: messages.Serving) -> None:
-        member.state, member.served_since = SERVING, self._reactor.seconds()
+        if member.state != STARTING:
+            return  # it has been told to leave meanwhile
+        member.state, member.served_since, member.unanswered = SERVING, self._reactor.seconds(), 0
         words = f"worker {member.place} serves (process {member.pid})"
         self._emit("info", "worker.started", words, worker=member.place, pid=member.pid)
         self._tell_others(member, messages.Joined())
@@ -294,7 +300,7 @@ class Crew:
     def watch(self, listener: str, agent: bytes, witness: Callable[[tuple[Any, ...]], None] | None) -> None:
         """Have the access records of one client's requests shown to `witness`; None: no longer."""
         self._witness = (listener, agent, witness) if witness is not None else None
-        self._tell(messages.Watch(listener, agent if witness is not None else b""), SERVING)
+        self._tell(messages.Watch(listener, agent if witness is not None else b""), SERVING, LEAVING)
 
     def _witnessed(self, member: Member, told: messages.Witnessed) -> None:
         if self._witness is not None:
@@ -334,6 +340,8 @@ class Crew:
 
     def see_off(self, member: Member) -> None:
         """Others serve on: it finishes what it has, within the time for that."""
+        if member.state == LEAVING:
+            return
         timeout = self._settings.shutdown.drain_timeout
         member.state = LEAVING
         member.say(messages.Leave(timeout, True))

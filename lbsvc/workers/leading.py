@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from lbsvc.admin.control import Failed
 from lbsvc.config.schema import Settings
+from lbsvc.core.overload import Overload
 from lbsvc.net.drain import Drain
 from lbsvc.net.prober import HealthChecker
 from lbsvc.net.resolver import Lookup, system_lookup
@@ -23,10 +24,14 @@ from lbsvc.reloading import Reloading
 from lbsvc.traffic import Sources, Traffic
 from lbsvc.workers.crew import Crew
 from lbsvc.workers.following import Following
-from lbsvc.workers.ledger import Ledger
+from lbsvc.workers.ledger import Ledger, Overloads
+from lbsvc.workers.member import SERVING, Member
 from lbsvc.workers.messages import Verdict
 from lbsvc.workers.rolling import NotReplaced, Rolling
 from lbsvc.workers.rows import row
+
+#: How long after a worker was told to stop the whole service may turn out to have been, in seconds.
+HESITATION: Final = 1.0
 
 
 class Leading:
@@ -42,6 +47,9 @@ class Leading:
         #: host -> what it stood for when it was last looked up
         self._names: dict[str, list[str]] = {}
         self._complete: Deferred[None] | None = Deferred()
+        self._is_stopping = False
+        #: those that were sent TERM -> when they are replaced
+        self._resigned: dict[Member, Any] = {}
         self._traffic: Traffic
 
     def led(self, sources: Sources) -> Sources:
@@ -58,13 +66,15 @@ class Leading:
     ) -> None:
         """Everything is made, nothing is bound."""
         self._traffic = traffic
+        traffic.pools.is_leading = traffic.listening.is_leading = True
         self.ledger = Ledger(
-            lambda: traffic.listening.books, lambda: traffic.pools.everyone, traffic.shedding.lag.histogram
+            lambda: traffic.listening.all_books, lambda: traffic.pools.everyone, traffic.shedding.lag.histogram
         )
         self.crew = crew = Crew(
             self._reactor, settings, traffic, self.ledger, emit, self._env, self._verdicts, lambda: dict(self._names)
         )
         crew.on_change = self._look_whether_complete
+        crew.on_resign = self._replace
         checker.on_learned = crew.tell_health
         traffic.pools.on_hurry = crew.hurry
         reloading.followers = Following(crew)
@@ -116,15 +126,33 @@ class Leading:
         is_gentle: bool = False,
     ) -> Drain:
         """A way to the end of all of them (net/drain.py), not begun. `is_gentle`: others go on with the sockets."""
+        self._is_stopping = True
+        for due in self._resigned.values():
+            due.cancel()
+        self._resigned.clear()
         listeners = self._traffic.listening.listeners
         leavers = [_Leavers(self.crew, timeout)]
-        return Drain(self._reactor, delay, timeout, listeners, leavers, self._left, tell, closing, is_gentle)
+        return Drain(
+            self._reactor, delay, timeout, listeners, leavers, self._left, tell, closing, is_gentle, self._open
+        )
 
     # -- for whoever operates it (controlling.py)
 
     def fresh(self) -> Deferred[None]:
         """Fires when the books are up to date."""
         return self.crew.fresh()
+
+    def watch(self, listener: str, agent: bytes, witness: Callable[[tuple[Any, ...]], None] | None) -> None:
+        """Have the access records of one client's requests shown to `witness`; None: no longer."""
+        self.crew.watch(listener, agent, witness)
+
+    def is_well(self) -> bool:
+        """Has every worker answered of late?"""
+        return self.crew.is_well
+
+    def overload(self, own: Overload) -> Overloads:
+        """Whether anybody refuses what is new; `own` is the parent's."""
+        return Overloads(own, self.ledger)
 
     def rows(self) -> list[dict[str, Any]]:
         """Each worker, by its place."""
@@ -145,9 +173,25 @@ class Leading:
         Rolling(self.crew).begin().addCallbacks(restarted.callback, failed)
         return restarted
 
+    def _replace(self, member: Member) -> None:
+        """Somebody has sent it TERM: it leaves, when another one serves in its place. But a service manager tells all
+        processes of a service that is to stop, in any order: then leaving is the parent's to lead."""
+
+        def replace() -> None:
+            del self._resigned[member]
+            if member.state == SERVING:
+                Rolling(self.crew, [member]).begin().addErrback(lambda failure: failure.trap(NotReplaced) and None)
+
+        if not self._is_stopping and member not in self._resigned:
+            self._resigned[member] = self._reactor.callLater(HESITATION, replace)
+
+    def _open(self) -> int:
+        """Connections, by the last reports."""
+        return sum(books.open for books in self._traffic.listening.all_books)
+
     def _left(self) -> int:
-        """What a drain waits for: connections, and at last processes."""
-        return max(self.crew.left, sum(books.open for books in self._traffic.listening.books))
+        """What a drain waits for: that everybody has finished, and ended."""
+        return self.crew.left
 
     def stop(self) -> None:
         """The end: nobody is left, and no timer."""

@@ -1,7 +1,8 @@
 """One worker as its parent sees it: a process, a channel, and what it has not answered yet.
 
 Promises: the process is started with its end of a socketpair as descriptor 3, with the parent's standard output and error,
-in the environment of the parent without what a service manager meant for that alone; `gone` is called once, when it has
+in the environment of the parent without what a service manager meant for that alone, and finds modules where the parent
+does, so that both are one program wherever that was started; `gone` is called once, when it has
 ended, whatever the reason, after everything that it had said was heard. One that closes its channel and lives on is killed.
 Called by workers/crew.py. Seconds of a monotonic clock.
 """
@@ -12,7 +13,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
@@ -34,6 +36,23 @@ GRACE: Final = 5.0
 STARTING: Final = "starting"
 SERVING: Final = "serving"
 LEAVING: Final = "leaving"
+
+
+def environment(env: Mapping[str, str], path: Iterable[str], is_deaf: bool) -> dict[str, str]:
+    """A worker's: modules are to be found where they are found here, and nowhere else, such as in the working folder.
+    `is_deaf`: our interpreter was told to believe nothing of its environment (-E, -I)."""
+    kept = {
+        key: value
+        for key, value in env.items()
+        if key not in _NOT_INHERITED and not (is_deaf and key.startswith("PYTHON"))
+    }
+    return {**kept, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, path)), "PYTHONSAFEPATH": "1"}
+
+
+def _flags() -> list[str]:
+    """How this interpreter was started, but that a worker must hear of its environment."""
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return ["-s" if each == "-I" else each for each in flags if each != "-E"]
 
 
 class _Ending(ProcessProtocol):
@@ -86,8 +105,8 @@ class Member:
             self._process = reactor.spawnProcess(
                 _Ending(self._end),
                 sys.executable,
-                [sys.executable, *subprocess._args_from_interpreter_flags(), "-m", "lbsvc.workers", f"{place}"],  # type: ignore[attr-defined]
-                env={key: value for key, value in env.items() if key not in _NOT_INHERITED},
+                [sys.executable, *_flags(), "-m", "lbsvc.workers", f"{place}"],
+                env=environment(env, sys.path, bool(sys.flags.ignore_environment)),
                 childFDs={0: devnull, 1: 1, 2: 2, 3: its.fileno()},
             )
         finally:
@@ -101,12 +120,16 @@ class Member:
         """Tell it something; what cannot be told to one that is gone is lost."""
         self._channel.send(messages.encode(message))
 
-    def give(self, sockets: Sequence[tuple[str, socket.socket]]) -> None:
-        """Copies of listening sockets, each with the bind that it is for."""
-        for begin in range(0, len(sockets), MOST_GIVEN):
-            some = sockets[begin : begin + MOST_GIVEN]
-            message = messages.Given([bind for bind, _ in some])
-            self._channel.send(messages.encode(message), [made.fileno() for _, made in some])
+    def give(self, binds: Iterable[tuple[str, Sequence[socket.socket]]]) -> None:
+        """Copies of the listening sockets of each of these binds."""
+        count: Counter[str] = Counter()
+        named: list[tuple[tuple[str, int], int]] = []
+        for bind, sockets in binds:
+            named += [((bind, count[bind]), made.fileno()) for made in sockets]
+            count[bind] += 1
+        for begin in range(0, len(named), MOST_GIVEN):
+            some = named[begin : begin + MOST_GIVEN]
+            self._channel.send(messages.encode(messages.Given([name for name, _ in some])), [fd for _, fd in some])
 
     def kill(self) -> None:
         """It does not answer, or has had its time."""

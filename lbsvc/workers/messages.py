@@ -55,9 +55,10 @@ class Begin(Message, frozen=True):
 
 
 class Given(Message, frozen=True):
-    """Listening sockets, one descriptor for each of these binds, for the next `Begin` or `Prepare`."""
+    """Listening sockets, one descriptor for each of these, for the next `Begin` or `Prepare`: whose bind, and which of those
+    that are written alike (port 0), in the order in which they are opened."""
 
-    binds: list[str]
+    binds: list[tuple[str, int]]
 
 
 class Prepare(Message, frozen=True):
@@ -164,6 +165,10 @@ class Serving(Message, frozen=True):
     """It accepts."""
 
 
+class Resigned(Message, frozen=True):
+    """It was sent TERM, and goes on until it is told to leave."""
+
+
 class Refused(Message, frozen=True):
     """It could not begin."""
 
@@ -207,7 +212,7 @@ Order: TypeAlias = (
     | Watch | Reopen | Leave | End
 )  # fmt: skip
 Answer: TypeAlias = (
-    Serving | Refused | Prepared | Committed | Reported | Happened | Witnessed | Found | Tallied
+    Serving | Resigned | Refused | Prepared | Committed | Reported | Happened | Witnessed | Found | Tallied
 )  # fmt: skip
 
 _encoder: Final = msgspec.msgpack.Encoder()

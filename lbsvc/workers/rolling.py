@@ -1,17 +1,19 @@
 """All workers replaced, one by one, without anybody noticing (`lbctl workers restart`).
 
 Promises: each successor serves before its predecessor leaves, which finishes what it has; one that cannot begin ends it, and
-whom it was to replace stays. Called by leading.py for whoever operates the service; one at a time is the caller's to see to.
+whom it was to replace stays. Two at a time (one of all, and one of somebody who was sent TERM) leave one at each place.
+Called by leading.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 
 from twisted.internet.defer import Deferred
 
 from lbsvc.workers.crew import Crew
-from lbsvc.workers.member import SERVING, Member
+from lbsvc.workers.member import LEAVING, SERVING, Member
 
 
 class NotReplaced(Exception):
@@ -19,11 +21,11 @@ class NotReplaced(Exception):
 
 
 class Rolling:
-    """One time through all of them."""
+    """One time through all of them, or through these."""
 
-    def __init__(self, crew: Crew) -> None:
+    def __init__(self, crew: Crew, members: Iterable[Member] | None = None) -> None:
         self._crew = crew
-        self._former = sorted(crew.those(SERVING), key=lambda member: member.place)
+        self._former = sorted(crew.those(SERVING) if members is None else members, key=lambda member: member.place)
         self._done = 0
         self.over: Deferred[int] = Deferred()
 
@@ -38,17 +40,21 @@ class Rolling:
             former = self._former.pop(0)
             if former.number in crew.members and former.state == SERVING:
                 successor = crew.spawn(former.place)
-                crew.awaiting[successor.number] = partial(self._heard, former)
+                crew.awaiting[successor.number] = partial(self._heard, former, successor)
                 return
         self.over.callback(self._done)
 
-    def _heard(self, former: Member, why_not: str | None) -> None:
+    def _heard(self, former: Member, successor: Member, why_not: str | None) -> None:
         crew = self._crew
         if why_not is not None:
             self.over.errback(NotReplaced(f"worker {former.place} stays, {self._done} were replaced: {why_not}"))
             return
-        self._done += 1
-        if former.number in crew.members:
-            crew.restarts[former.place] = crew.restarts.get(former.place, 0) + 1
+        others = [
+            each for each in crew.those(SERVING) if each.place == former.place and each not in (former, successor)
+        ]
+        if others and former.state == LEAVING:
+            crew.see_off(successor)  # somebody else has replaced it meanwhile
+        elif former.number in crew.members:
             crew.see_off(former)
+        self._done += 1
         self._next()

@@ -1,10 +1,10 @@
 """The settings as one worker of several lives by them: whatever is a number of places is dealt out.
 
-Promises: `max_connections` of listeners and backends and `queue.size` are divided as core/shares.py says; a size of 0 stays
-0, no limit stays none, and everything else is equal. What needs no change is the same object. Rates and
-`connections_per_client` are not divided, but told between workers (tallies.py), since one client may have to do with one
-worker alone. Neither is `half_open_requests`: each worker tries by itself whether a backend serves again, so that one on
-trial gets at most so many from each of them.
+Promises: `max_connections` of listeners and backends, `queue.size`, `connections.keep_alive` and what is dialled ahead are
+divided as core/shares.py says; a size of 0 stays 0, no limit stays none, and everything else is equal. What needs no change
+is the same object. Rates and `connections_per_client` are not divided, but told between workers (tallies.py), since one
+client may have to do with one worker alone. Neither is `half_open_requests`: each worker tries by itself whether a backend
+serves again, so that one on trial gets at most so many from each of them.
 
 Called by the parent, or by workers for themselves; the whole settings are what a reload compares and the admin shows. Pure.
 """
@@ -50,9 +50,13 @@ def _pool(settings: PoolSettings, seat: Seat) -> PoolSettings:
     backends = tuple(_backend(each, seat) for each in settings.backends)
     if any(one is not other for one, other in zip(backends, settings.backends, strict=True)):
         settings = replace(settings, backends=backends)
-    size = settings.queue.size
+    size, kept, ahead = settings.queue.size, settings.connections.keep_alive, settings.ahead
     if size and seat.share(size) != size:
         settings = replace(settings, queue=replace(settings.queue, size=seat.share(size)))
+    if kept and seat.share(kept) != kept:
+        settings = replace(settings, connections=replace(settings.connections, keep_alive=seat.share(kept)))
+    if ahead and seat.share(ahead) != ahead:
+        settings = replace(settings, ahead=seat.share(ahead))
     return settings
 
 

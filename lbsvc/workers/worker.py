@@ -2,9 +2,9 @@
 
 Promises: it lives by what the parent says (messages.py): settings in two steps, health, names, drains; what it has counted
 it says when it is asked. It checks nobody, looks up no name, binds nothing, reads no configuration and has no admin
-interface. It ends when it is told to, having finished what it has, or when the parent is gone; TERM is a gentle leave, after
-which the parent starts another one. Its events are told to the parent, its access lines it writes itself. Made by
-workers/__main__.py, with the clocks.
+interface. It ends when it is told to, having finished what it has, or when the parent is gone. TERM is told to the parent,
+which has somebody else serve in its place before it leaves; a second TERM has it leave at once. Its events are told to the
+parent, its access lines it writes itself. Made by workers/__main__.py, with the clocks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from random import Random, SystemRandom
 from typing import Any, Final
 
@@ -46,28 +46,28 @@ class Given:
     """Listening sockets that the parent has given, until somebody opens their binds."""
 
     def __init__(self) -> None:
-        self._sockets: dict[str, list[socket.socket]] = {}
+        #: bind -> which of those that are written alike -> its sockets
+        self._sockets: dict[str, dict[int, list[socket.socket]]] = {}
 
-    def take_in(self, binds: list[str], descriptors: list[int]) -> None:
+    def take_in(self, binds: Sequence[tuple[str, int]], descriptors: Sequence[int]) -> None:
         """One for each of these binds."""
-        for bind, number in zip(binds, descriptors, strict=True):
+        for (bind, which), number in zip(binds, descriptors, strict=True):
             made = SharedSocket(fileno=number)
             made.setblocking(False)
-            self._sockets.setdefault(bind, []).append(made)
+            self._sockets.setdefault(bind, {}).setdefault(which, []).append(made)
 
     def open(self, bind: Bind, backlog: int) -> list[socket.socket]:
-        """The sockets of a bind, as net/sockets.py opens them."""
-        found = self._sockets.pop(str(bind), None)
-        if found is None:
+        """The sockets of a bind, as net/sockets.py opens them; of several that are written alike, those of the next one."""
+        found = self._sockets.get(str(bind))
+        if not found:
             raise OSError(0, "the parent has passed no socket for it")
-        return found
+        return found.pop(min(found))
 
     def drop(self) -> None:
         """What nobody has opened."""
         left, self._sockets = self._sockets, {}
-        for sockets in left.values():
-            for made in sockets:
-                made.close()
+        for made in [made for alike in left.values() for sockets in alike.values() for made in sockets]:
+            made.close()
 
 
 class Worker:
@@ -100,6 +100,7 @@ class Worker:
         self._pending: tuple[int, Settings, int, list[Plan]] | None = None
         self._drain: Drain | None = None
         self._is_over = False  # nobody listens to us any more
+        self._has_resigned = False
         self._obey: dict[type, Callable[[Any], None]] = {
             messages.Begin: self._begin,
             messages.Prepare: self._prepare,
@@ -194,7 +195,11 @@ class Worker:
         signal.signal(signal.SIGTERM, lambda number, frame: self._reactor.callFromThread(self._told_to_leave))
 
     def _told_to_leave(self) -> None:
-        self.leave(self._settings.shutdown.drain_timeout, True)
+        if self._has_resigned or self._is_over:
+            self.leave(self._settings.shutdown.drain_timeout, True)
+        else:
+            self._has_resigned = True
+            self._say(messages.Resigned())
 
     # -- what the parent has found
 
@@ -247,8 +252,14 @@ class Worker:
     # -- other settings
 
     def _prepare(self, order: messages.Prepare) -> None:
-        self._abandon()
+        self._forget_plans()
         assert self._traffic is not None
+        # What is shown of those who leave by this change shall be what is so now.
+        self._say(messages.Reported(0, self._reporter.report()))
+        if self._drain is not None:  # what we have goes on by what it began with
+            self._given.drop()
+            self._say(messages.Prepared(order.number, []))
+            return
         settings = dealt(messages.unpack_settings(order.settings), self._place[0] - 1, order.workers)
         parts = (*self._traffic.parts, self._traffic.listening)
         try:
@@ -266,6 +277,9 @@ class Worker:
         self._say(messages.Prepared(order.number, []))
 
     def _commit(self, order: messages.Commit) -> None:
+        if self._drain is not None:
+            self._say(messages.Committed(order.number))
+            return
         assert self._traffic is not None and self._pending is not None
         (number, settings, workers, plans), self._pending = self._pending, None
         assert number == order.number
@@ -278,11 +292,14 @@ class Worker:
         self._say(messages.Committed(order.number))
 
     def _abandon(self) -> None:
+        self._forget_plans()
+        self._given.drop()
+
+    def _forget_plans(self) -> None:
         pending, self._pending = self._pending, None
         if pending is not None:
             for plan in reversed(pending[3]):
                 plan.abandon()
-        self._given.drop()
 
     # -- the end
 

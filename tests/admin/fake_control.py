@@ -101,7 +101,7 @@ class FakeControl:
         self.is_slow = False
         self.protocol, self.state = "http", "listening"
         #: changes that wait for their turn, once `is_late` has them wait
-        self.late: list[Callable[[], None]] = []
+        self.late: list[Callable[[], object]] = []
         self.is_late = False
         #: what comes between a change and its answer
         self.behind: Callable[[], None] = lambda: None

@@ -1,7 +1,7 @@
 """How connections spread over two processes, and what becomes of those that wait when one of them stops.
 
-Run by hand (`python -m tests.bench.accept_spread`, not part of the suite). Ways to listen: "plain" (one socket, every process
-is woken), "greedy" (EPOLLEXCLUSIVE, as many in a turn as there are), "exclusive" (one in a turn), "share" (what
+Run by hand (`python -m tests.bench.accept_spread`, not part of the suite). Ways to listen: "plain" (one socket, all are
+woken), "greedy" (EPOLLEXCLUSIVE, as many in a turn as there are), "exclusive" (one in a turn), "share" (what
 net/sharing.py does: the same, and registering anew after each accept; "share16": after each 16) and "reuseport" (a socket
 each). What it has shown is in net/sharing.py. Each process serves with our own reactor, and works as long for a connection
 as a layer 4 relay does.
@@ -22,8 +22,8 @@ from itertools import count
 
 WAYS = ("plain", "greedy", "exclusive", "share16", "share", "reuseport")
 BURST = 64
-ROUNDS = 2
-STREAM = 200
+ROUNDS = 20
+STREAM = 4000
 #: CPU seconds that a connection costs its process
 WORK = 100e-6
 #: who has not been answered after so long is stranded

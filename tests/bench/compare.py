@@ -10,14 +10,17 @@ CPU 1. Whatever is not installed is passed over, but wrk and nginx are needed. H
 ours stay on; access logs are off, but for `lbsvc+log`. `lbsvc+ahead`, where clients connect for each answer by layer 4, has
 connections to its backends ready.
 
-Workloads: l4 (small answers over kept connections, by layer 4), l4close (a connection each), l4bulk (1 MiB
-answers), http, browser (a browser's headers), httpclose, bulk, idle (memory for an idle connection); tls, tlsclose (a new
-handshake each), tlsbulk (HTTP over TLS).
+`--svg FILE` draws the same (tests/bench/picture.py), `--json FILE` keeps it.
+
+Workloads: l4 (small answers over kept connections, by layer 4), l4close (a connection each), l4bulk (1 MiB answers), http,
+browser (a browser's headers), httpclose, bulk, post (64 KiB bodies), idle (memory for an idle connection); tls, tlsclose (a
+new handshake each), tlsbulk (HTTP over TLS).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import re
@@ -29,10 +32,12 @@ import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
 from balancers import BALANCERS, Site, free_port
+from picture import draw
 
 BROWSER = {
     "User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
@@ -56,6 +61,7 @@ class Workload:
     headers: tuple[str, ...] = ()
     connections: int = 64
     idle: int = 0  # instead of a load: so many idle connections
+    body: int = 0  # of each request, in bytes
 
 
 CLOSE = ("Connection: close",)
@@ -67,6 +73,7 @@ WORKLOADS = {
     "browser": Workload("http", headers=tuple(f"{name}: {value}" for name, value in BROWSER.items())),
     "httpclose": Workload("http", headers=CLOSE),
     "bulk": Workload("http", path="/big/1m", connections=16),
+    "post": Workload("http", body=65536),
     "idle": Workload("http", idle=2000),
     "tls": Workload("tls"),
     "tlsclose": Workload("tls", headers=CLOSE),
@@ -109,11 +116,13 @@ class Bench:
         return child
 
     def start_backend(self) -> None:
-        listens = " ".join(f"listen 127.0.0.1:{port} backlog=4096;" for port in self.site.backends)
+        # On every address of loopback: growth.py has a thousand backends.
+        listens = " ".join(f"listen {port} backlog=4096;" for port in self.site.backends)
         conf = self.site.write(
             "backend.conf",
             "worker_processes 1; pid backend.pid; error_log backend.err; events { worker_connections 8192; }\n"
-            "http { access_log off; keepalive_requests 100000000; keepalive_timeout 300s;\n"
+            "http { client_max_body_size 0; client_body_buffer_size 1m;\n"
+            " access_log off; keepalive_requests 100000000; keepalive_timeout 300s;\n"
             f' server {{ {listens} location / {{ return 200 "forty bytes of text, as small answers are."; }}\n'
             f"  location /big {{ alias {self.folder}/www/; }} }} }}\n",
         )
@@ -148,6 +157,9 @@ class Bench:
         command = ["wrk", "-t1", f"-c{workload.connections}", f"-d{seconds}s", "--latency"]
         for header in workload.headers:
             command += ["-H", header]
+        if workload.body:
+            script = f'wrk.method = "POST"\nwrk.body = string.rep("x", {workload.body})\n'
+            command += ["-s", str(self.site.write("post.lua", script))]
         where = f"https://localhost:{port}" if workload.layer == "tls" else f"http://127.0.0.1:{port}"
         command.append(f"{where}{workload.path}")
         out = subprocess.run(
@@ -277,18 +289,25 @@ def machine() -> str:
     return "; ".join(parts)
 
 
-def table(name: str, results: dict[str, list[Round | str]]) -> str:
-    """One workload's medians as Markdown."""
+def medians_of(results: dict[str, list[Round | str]]) -> dict[str, Round]:
+    """What each balancer took, in the middle of its rounds."""
     medians: dict[str, Round] = {}
-    failures = []
     for balancer, rounds in results.items():
         good = [each for each in rounds if isinstance(each, Round)]
-        failures += [f"\n{balancer}: {each}" for each in rounds[:1] if isinstance(each, str)]
         if good:
             fields = vars(good[0])
             medians[balancer] = Round(
                 **{field: statistics.median(getattr(each, field) for each in good) for field in fields}
             )
+    return medians
+
+
+def table(name: str, results: dict[str, list[Round | str]]) -> str:
+    """One workload's medians as Markdown."""
+    medians = medians_of(results)
+    failures = [
+        f"\n{balancer}: {rounds[0]}" for balancer, rounds in results.items() if rounds and isinstance(rounds[0], str)
+    ]
     lines = [f"### {name}", ""]
     if WORKLOADS[name].idle:
         lines += ["| balancer | KiB for an idle connection | resident MiB |", "|---|---:|---:|"]
@@ -313,6 +332,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=3, help="of load in each round")
     parser.add_argument("--balancers", default=",".join(BALANCERS), help="default: %(default)s")
+    parser.add_argument("--svg", type=Path, help="a file for the picture")
+    parser.add_argument("--json", type=Path, help="a file for the numbers")
     parser.add_argument("workloads", nargs="?", default="http,l4", help=f"some of {','.join(WORKLOADS)}")
     options = parser.parse_args()
     os.environ["PATH"] += ":/usr/sbin:/sbin"
@@ -325,7 +346,9 @@ def main() -> None:
     bench = Bench(options.seconds)
     try:
         bench.start_backend()
-        print(f"{machine()}; {options.rounds} rounds of {options.seconds} s, medians\n", flush=True)
+        caption = f"{machine()}; {options.rounds} rounds of {options.seconds} s, medians"
+        print(f"{caption}\n", flush=True)
+        found: dict[str, dict[str, dict[str, float]]] = {}
         for name in chosen:
             workload = WORKLOADS[name]
             results: dict[str, list[Round | str]] = {each: [] for each in balancers if takes_part(each, workload)}
@@ -333,6 +356,12 @@ def main() -> None:
                 for balancer, rounds in results.items():
                     rounds.append(bench.round(balancer, workload))
             print(table(name, results), flush=True)
+            found[name] = {who: vars(each) for who, each in medians_of(results).items()}
+        today = datetime.now(UTC).date().isoformat()
+        if options.json:
+            options.json.write_text(json.dumps({"caption": f"{caption}; {today}", "workloads": found}, indent=1))
+        if options.svg:
+            options.svg.write_text(draw(found, f"{caption}; {today}"))
     finally:
         bench.close()
 

@@ -63,7 +63,7 @@ class SchemaTests(TestCase):
 
     def test_every_key_of_the_reference_fits(self) -> None:
         """Each key is taken at a value that asks for something, alone or beside what it needs."""
-        for path, (written, _) in KEYS.items():
+        for path, written in KEYS.items():
             self.assertEqual(errors(whole(path, written)), [], path)
         for key, (written, section) in BESIDE.items():
             text = whole(section + ".MARK", "1").replace("MARK: 1", written)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
+import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +21,7 @@ from lbsvc.ctl.topview import Top
 from tests.admin.fake_control import WORKERS
 from tests.ctl.calling import LbctlTestCase, lbctl
 from tests.ctl.test_top import status
+from tests.kit.processes import DEADLINE, Balancer, get, until
 from tests.kit.upstreams import Answer, Close, RecordingBackend, response
 
 PROBLEM = "Content-Type: application/problem+json"
@@ -179,3 +185,89 @@ class AloneTests(LbctlTestCase):
         self.assertEqual(self.call("workers").splitlines()[1].split()[:3], ["1", str(balancer.process.pid), "serving"])
         self.assertEqual(self.call("workers", "restart", code=1), "")
         self.assertEqual(self.said, "lbctl: workers: 1: there is nobody to take over; use upgrade\n")
+
+    def test_upgrade(self) -> None:
+        """Another process has taken over when it returns, and requests go on."""
+        balancer, port = self.serve_two()
+        self.addCleanup(end_all_of, balancer)
+        said = self.call("upgrade")
+        (pid,) = re.findall(rf"^process (\d+) has taken over from {balancer.pid}$", said.strip())
+        self.assertEqual(self.read("workers")["pid"], int(pid))
+        self.assertEqual(get(port).status, 200)
+        self.assertIn(balancer.process.wait(DEADLINE), (0, -signal.SIGTERM))  # its successor has its standard output
+
+    def test_upgrade_to_a_wrong_file(self) -> None:
+        """A program that does not start changes nothing: 1, and why."""
+        balancer, port = self.serve_two()
+        self.addCleanup(end_all_of, balancer)
+        balancer.file.write_text("nonsense: 1\n")
+        self.assertEqual(self.call("upgrade", code=1), "")
+        self.assertIn("nonsense", self.said)
+        self.assertEqual(self.read("workers")["pid"], balancer.pid)
+        self.assertEqual(get(port).status, 200)
+
+
+class CrewTests(LbctlTestCase):
+    def rows(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.read("workers")["workers"]
+        return found
+
+    def test_workers(self) -> None:
+        """Two workers are two processes, whose requests are counted; the status and the metrics have them, too."""
+        balancer, port = self.serve_two(workers=2)
+        for _ in range(20):
+            self.assertEqual(get(port).status, 200)
+        rows = self.rows()
+        self.assertEqual([(row["worker"], row["state"], row["restarts"]) for row in rows],
+                         [(1, "serving", 0), (2, "serving", 0)])  # fmt: skip
+        self.assertEqual(len({balancer.pid, *(row["pid"] for row in rows)}), 3)
+        self.assertEqual(sum(row["requests"] for row in rows), 20)
+        self.assertTrue(all(row["cpu_seconds"] > 0 and row["resident_bytes"] > 1 << 20 for row in rows), rows)
+        self.assertEqual([row["pid"] for row in self.read("status")["workers"]], [row["pid"] for row in rows])
+        page = balancer.admin("/metrics")[1].decode()
+        for line in ('lbsvc_workers{state="serving"} 2', 'lbsvc_worker_restarts_total{worker="2"} 0'):
+            self.assertIn(f"\n{line}\n", page)
+
+    def test_restart(self) -> None:
+        """Each is replaced, which counts as no restart of one that died; the parent stays."""
+        balancer, port = self.serve_two(workers=2)
+        before = self.rows()
+        self.assertEqual(self.call("workers", "restart"), "2 workers restarted\n")
+        until(lambda: len(self.rows()) == 2, "the former ones have left")
+        after = self.rows()
+        self.assertEqual([row["restarts"] for row in after], [0, 0])
+        self.assertEqual({row["pid"] for row in before} & {row["pid"] for row in after}, set())
+        self.assertEqual(self.read("workers")["pid"], balancer.pid)
+        self.assertEqual(get(port).status, 200)
+
+    def test_one_dies(self) -> None:
+        """One that is killed is replaced, and that is counted."""
+        self.serve_two(workers=2)
+        first = self.rows()[0]["pid"]
+        os.kill(first, signal.SIGKILL)
+        until(
+            lambda: [row["state"] for row in self.rows()] == ["serving"] * 2 and self.rows()[0]["pid"] != first, "back"
+        )
+        self.assertEqual([row["restarts"] for row in self.rows()], [1, 0])
+
+
+def end_all_of(balancer: Balancer) -> None:
+    """Whoever was started with its file, also in its place."""
+    wanted = str(balancer.file).encode()
+
+    def found() -> list[int]:
+        pids = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if wanted in (folder / "cmdline").read_bytes().split(b"\0"):
+                    pids.append(int(folder.name))
+        return pids
+
+    def ended() -> bool:
+        balancer.process.poll()  # so that it is no zombie
+        for pid in found():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not found()
+
+    until(ended, "all have ended")

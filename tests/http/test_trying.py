@@ -220,3 +220,31 @@ class ExpectTests(RoadCase):
         road.run(9)
         road.upstream().send(OK)
         self.assertEqual(client.answer().body, b"ok")
+
+
+class KeptTests(RoadCase):
+    """What is there of a body while its answer is waited for."""
+
+    def test_let_go(self) -> None:
+        """A body of some size is kept while it may be sent again, or is to be copied: else it goes once it is sent."""
+        for method, size, is_kept in ((b"POST", 40_000, False), (b"PUT", 40_000, True), (b"POST", 4_000, True)):
+            road = self.road()
+            client = road.client()
+            client.send(b"%b / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (method, size) + b"x" * size)
+            self.assertEqual(road.upstream().take().count(b"x" * size), 1)
+            exchange = client.server.exchange
+            assert exchange is not None
+            self.assertEqual(exchange.kept is not None, is_kept, (method, size))
+            road.upstream().send(OK)
+            self.assertEqual(client.answer().status, 200)
+
+    def test_in_pieces(self) -> None:
+        """The rest of a body that has been let go of still goes on, and its connection is kept."""
+        road = self.road()
+        client = road.client()
+        client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n" + b"x" * 40_000)
+        client.send(b"y" * 20_000)
+        self.assertTrue(road.upstream().take().endswith(b"\r\n\r\n" + b"x" * 40_000 + b"y" * 20_000))
+        road.upstream().send(OK)
+        self.assertEqual(client.answer().status, 200)
+        self.assertEqual(len(road.backends[0].idle), 1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,27 @@ class LiveTests(DashboardCase):
         browser.wait("document.body.classList.contains('lost')", "the loss is said")
         self.start(text).ready()
         browser.wait("!document.body.classList.contains('lost')", "it goes on")
+
+    def test_workers(self) -> None:
+        """Several workers have a panel: who serves, what each does; one that is killed is seen to be replaced."""
+        browser = self.open(*self.pair(), workers=2)
+        browser.wait("document.querySelector('#workers-up').innerText === '2/2 serving'")
+        load = fresh_requests(self.port)
+        self.addCleanup(load.stop)
+        text = "document.querySelector('#worker-list').innerText"
+        browser.wait(f"/[1-9][0-9.]* req.s/.test({text})", "requests are counted by worker")
+        first = browser.run(f"Number(/Worker 1\\s+process (\\d+)/.exec({text})[1])")
+        os.kill(first, signal.SIGKILL)
+        browser.wait(f"!{text}.includes('process {first}') && {text}.includes('1 restart\\n')", "it is replaced")
+        browser.wait("document.querySelector('#workers-up').innerText === '2/2 serving'")
+        load.stop()
+        self.is_clean(browser)
+
+    def test_one_process(self) -> None:
+        """A service that is one process has no such panel."""
+        browser = self.open(*self.pair())
+        browser.wait(says("one", "up"))
+        self.assertTrue(browser.run("document.querySelector('#workers').hidden"))
 
     def test_names_are_text(self) -> None:
         """What a name is made of is never markup (UI-4, L20)."""
@@ -295,7 +318,7 @@ class LookTests(DashboardCase):
 
     def test_everybody_can_use_it(self) -> None:
         """axe-core finds no fault in the page and its dialogs, in the light, in the dark, and on a phone."""
-        browser = self.open(*self.pair())
+        browser = self.open(*self.pair(), workers=2)
         browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": "reduce"}])
         browser.wait(says("one", "up"))
         for dark, width in ((False, 1280), (True, 1280), (True, 390)):
@@ -316,7 +339,7 @@ class LookTests(DashboardCase):
 
     def test_phone(self) -> None:
         """On a phone nothing is wider than the screen, in the dark and in the light."""
-        browser = self.open(*self.pair())
+        browser = self.open(*self.pair(), workers=2)
         browser.wait(says("one", "up"))
         for dark in (False, True):
             browser.look(390, 844, dark=dark, phone=True)

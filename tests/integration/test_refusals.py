@@ -113,16 +113,6 @@ class RefusalTests(ProcessTestCase):
         self.assertEqual(result.returncode, 78)
         self.assertTrue(line.startswith("no/such.yaml: "), line)
 
-    def test_not_supported_yet(self) -> None:
-        """A key whose feature does not exist is refused unless it is off, never ignored."""
-        (port, admin) = free_ports(2)
-        listeners = {"web": {"bind": f"127.0.0.1:{port}", "routes": ROUTES}}
-        (self.folder / "lb.yaml").write_text(config(listeners, admin=admin, workers=2))
-        result = self.launch("--config", "lb.yaml")
-        lines = self.lines(result)
-        self.assertEqual(result.returncode, 78, lines)
-        self.assertEqual([("not supported yet" in line) for line in lines], [True], lines)
-
     def test_taken_port(self) -> None:
         """A port that is taken: 71 and one line that names it."""
         with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -15,6 +15,7 @@ from lbsvc.config.loader import load_file
 from tests.integration.cases import ProcessTestCase, config
 from tests.kit.launching import Launched, listeners
 from tests.kit.notifying import NotifySocket
+from tests.kit.operating import fresh_requests
 from tests.kit.processes import ROOT, RawClient, answers, free_ports, get, run, until
 from tests.kit.upstreams import RecordingBackend, Request, Send, WaitFor, named_backend, response
 
@@ -243,6 +244,23 @@ class ActivationTests(ProcessTestCase):
             if len(clients) >= 50:
                 until(lambda: balancer.child() != first, "another process")
         self.assertEqual({client.response().body for client in clients}, {b"here"})
+
+    def test_restart_under_load(self) -> None:
+        """Two restarts while clients connect anew for each request: none is refused, and each is answered."""
+        port, admin = free_ports(2)
+        text = config({"web": {"bind": "systemd:web", **self.respond("here")}}, admin=admin)
+        balancer = self.launch(text, listeners(f"web=127.0.0.1:{port}", again=True)).ready()
+        loads = [fresh_requests(port) for _ in range(4)]
+        for load in loads:
+            self.addCleanup(load.stop)
+        for _ in range(2):
+            former = balancer.child()
+            loads[0].wait(10)
+            os.kill(former, signal.SIGTERM)
+            until(lambda former=former: balancer.child() != former, "another process")  # type: ignore[misc]
+            for load in loads:
+                load.wait(10)
+        self.assertEqual([load.end() for load in loads], [{}] * 4)
 
     def test_first_connection(self) -> None:
         """systemd's own launcher starts us when the first connection comes, and that one is answered."""

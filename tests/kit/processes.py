@@ -179,6 +179,9 @@ class Balancer(Child):
     ) -> None:
         self.folder = scratch_folder()
         self.file = self.folder / name
+        workers = os.environ.get("LBSVC_TEST_WORKERS")
+        if workers and "\nworkers:" not in config:
+            config = f"{config.rstrip()}\nworkers: {workers}\n"  # every test that starts the service, with several
         self.file.write_text(config)
         found = re.search(r"(?m)^admin:\s*(?:\{\s*|\n\s+)bind:\s*[\"']?127\.0\.0\.1:(\d+)", config)
         self.admin_port = int(found[1]) if found else 0

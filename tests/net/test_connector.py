@@ -245,7 +245,7 @@ class DialTests(ReactorCase):
 
     def test_no_descriptor(self) -> None:
         """Having no descriptor for it is nobody's failure."""
-        with patch("socket.socket", side_effect=OSError(errno.EMFILE, "Too many open files")):
+        with patch("lbsvc.net.dialing.BareSocket", side_effect=OSError(errno.EMFILE, "Too many open files")):
             self.dial(9)
             self.spin(lambda: self.failures)
         ((outcome, detail),) = self.failures

@@ -12,14 +12,16 @@ from lbsvc.net.drain import Drain
 class Stop:
     """A drain of one listener and one site, which write down what they are told and when."""
 
-    def __init__(self, delay: float = 0.0, timeout: float = 30.0, left: int = 0) -> None:
+    def __init__(self, delay: float = 0.0, timeout: float = 30.0, left: int = 0, is_gentle: bool = False) -> None:
         self.clock = Clock()
         self.left = left
         self.told: list[tuple[float, str]] = []
         self.said: list[str] = []
         self.fault: str | None = None
         self.stays = False  # what is cut is there until it closes
-        self.drain = Drain(self.clock, delay, timeout, [self], [Site(self)], self.count, self.emit, self.closing)
+        self.drain = Drain(
+            self.clock, delay, timeout, [self], [Site(self)], self.count, self.emit, self.closing, is_gentle
+        )
         self.done: list[float] = []
 
     def run(self) -> Stop:
@@ -55,6 +57,9 @@ class Site:
     def __init__(self, stop: Stop) -> None:
         self.stop = stop
 
+    def leave(self) -> None:
+        self.stop.tell("leave")
+
     def drain(self) -> None:
         self.stop.tell("drain")
 
@@ -74,6 +79,13 @@ class DrainTests(TestCase):
         self.assertEqual(stop.done, [0.0])
         self.assertEqual(stop.said, ["0 connections to finish, for 30 s at most"])
         self.assertEqual(stop.clock.getDelayedCalls(), [])
+
+    def test_gentle(self) -> None:
+        """Where others go on, sites are told so first: idle connections need not be closed at once."""
+        stop = Stop(is_gentle=True).run()
+        self.assertEqual([what for _, what in stop.told], ["closing", "close", "leave", "drain", "abort"])
+        stop.turn(0.1)
+        self.assertEqual(len(stop.done), 1)
 
     def test_stages(self) -> None:
         """Nothing stops during `delay`; then accepting does; what is left `drain_timeout` after that is cut."""

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionAborted, ConnectionDone
@@ -15,11 +16,12 @@ from twisted.internet.protocol import Protocol
 from zope.interface.verify import verifyObject
 
 from lbsvc.net import dialing
+from lbsvc.net.bare import BareSocket
 from tests.net.reactors import HalfSide, ReactorCase, Serving, Side
 from tests.net.test_reactor_ports import has_ipv6
 
 
-class Slow(socket.socket):
+class Slow(BareSocket):
     """A socket whose second connect says "not yet", as if the peer were far away."""
 
     calls = 0
@@ -41,12 +43,8 @@ class DialCase(ReactorCase):
 
     def slowly(self, host: str, port: int, side: Protocol) -> Any:
         """Dial so that the connection is not established by the time dial() returns."""
-        fast = socket.socket
-        socket.socket = Slow  # type: ignore[misc]
-        try:
+        with patch.object(dialing, "BareSocket", Slow):
             return self.try_dial(host, port, side)
-        finally:
-            socket.socket = fast  # type: ignore[misc]
 
     def closed_port(self) -> int:
         with socket.socket() as skt:
@@ -184,7 +182,7 @@ class DialTests(DialCase):
         def none_left(*_: Any) -> Any:
             raise OSError(errno.EMFILE, "too many")
 
-        self.patch(socket, "socket", none_left)
+        self.patch(dialing, "BareSocket", none_left)
         self.try_dial("127.0.0.1", 80, Side())
         self.assertEqual([problem.errno for problem in self.failures], [errno.EMFILE])
 

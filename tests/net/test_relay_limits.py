@@ -87,6 +87,18 @@ class AffinityTests(RoadTestCase):
         self.assertEqual(ports(road), [9001, 9002] * 3)
         self.assertEqual(road.broken(), [])
 
+    def test_st_2_one_of_several(self) -> None:
+        """Where the process is one of several a new client's connections begin where its address says, whoever came
+        before."""
+        found = set()
+        for before in range(3):
+            road = Road(5, sticky=STICKY)
+            road.pool.settle_by_hash(True)
+            end(road, *(road.connect(address=f"198.51.100.{number}") for number in range(before)))
+            end(road, *(road.connect() for _ in range(3)))
+            found.update(ports(road)[before:])
+        self.assertEqual(len(found), 1)
+
     def test_st_5_forgotten(self) -> None:
         """ST-5: after `ttl` without a connection it is a new client."""
         road = Road(3, sticky=STICKY)

@@ -166,6 +166,16 @@ class ResumptionTests(ClientCase):
             session = self.visit(optional, browser).part()
             self.assertFalse(self.visit(open_one, browser, None, session).is_resumed)
 
+    def test_of_another_process(self) -> None:
+        """A session of another process with the same settings costs a whole handshake, and nothing else."""
+        leaf = self.authority.issue("a.example")
+        one, other = self.listen(leaf), self.listen(leaf)
+        for version in BOTH:
+            browser = self.browser(version)
+            again = self.visit(other, browser, "a.example", self.visit(one, browser, "a.example").part())
+            self.assertFalse(again.is_resumed)
+            self.assertTrue(self.visit(other, browser, "a.example", again.part()).is_resumed)
+
     def test_not_after_another_ca(self) -> None:
         """Whom the CA that is in force no longer vouches for is not let in by an old session either."""
         for version in BOTH:

@@ -150,7 +150,7 @@ class DialTests(UnixBackendCase):
     def test_no_descriptor(self) -> None:
         """Having no descriptor for it is nobody's failure."""
         self.serve()
-        with patch("socket.socket", side_effect=OSError(errno.EMFILE, "Too many open files")):
+        with patch("lbsvc.net.dialing.BareSocket", side_effect=OSError(errno.EMFILE, "Too many open files")):
             self.dial()
         self.assertEqual(self.failures, [(Outcome.ABANDONED, "Too many open files")])
 

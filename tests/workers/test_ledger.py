@@ -73,6 +73,20 @@ class CountTests(LedgerCase):
         self.assertEqual(self.parent.web.terminations, {"ok": 5, "no_route": 2})
         self.assertEqual(self.parent.web.forgotten, 7)
 
+    def test_two_of_one_name(self) -> None:
+        """What one that leaves and its successor have counted is counted once, before and after it is inherited."""
+        lease = self.one.pools[0].take(self.one.backend())
+        assert lease is not None
+        self.one.backend().requests[2] = 10
+        move(self.one.pools[0], "a", "10.9.9.9")
+        self.one.backend().requests[2] = 5
+        self.tell()
+        self.assertEqual(self.parent.backend().requests[2], 15)
+        lease.release(Outcome.OK, 200)
+        self.assertEqual(self.one.backend().requests[2], 16)
+        self.tell()
+        self.assertEqual(self.parent.backend().requests[2], 16)
+
     def test_what_the_parent_does_not_know(self) -> None:
         """What the parent has no place for waits: once there is one, it has all of it, though nothing is new."""
         extra = ListenerBooks("extra", "http")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import TestCase
 
 from lbsvc.config.schema import Settings
-from lbsvc.core.policies import QueuePolicy, RatePolicy
+from lbsvc.core.policies import KeptConnections, QueuePolicy, RatePolicy
 from lbsvc.workers.shares import dealt, share_of
 from tests.kit import builders
 
@@ -22,6 +22,8 @@ def served(**keys: object) -> Settings:
             builders.backend("127.0.0.1:1", max_connections=5),
             builders.backend("127.0.0.1:2"),
             queue=QueuePolicy(4, 1.0),
+            connections=KeptConnections(7, 30.0),
+            ahead=6,
         ),
     )
 
@@ -42,6 +44,8 @@ class ShareTests(TestCase):
         self.assertEqual(sum(part.listeners["main"].max_connections for part in each), max(10, workers))
         self.assertEqual(sum(part.pools["web"].backends[0].max_connections or 0 for part in each), max(5, workers))
         self.assertEqual(sum(part.pools["web"].queue.size for part in each), max(4, workers))
+        self.assertEqual(sum(part.pools["web"].connections.keep_alive for part in each), max(7, workers))
+        self.assertEqual(sum(part.pools["web"].ahead for part in each), max(6, workers))
 
     def test_nothing_else(self) -> None:
         """What is told between workers, what has no limit, and all that is no number of places stay as they are."""
@@ -56,16 +60,18 @@ class ShareTests(TestCase):
         self.assertIs(part.log, settings.log)
 
     def test_nobody_waits(self) -> None:
-        """A queue of no places is one of no places in each worker."""
-        settings = builders.settings(builders.listener(pool="web"), builders.pool("127.0.0.1:1", queue=QueuePolicy(0)))
-        self.assertEqual(dealt(settings, 0, 4).pools["web"].queue.size, 0)
+        """A queue of no places is one of none in each worker; the same of connections that are kept, or dialled ahead."""
+        pool = builders.pool("127.0.0.1:1", queue=QueuePolicy(0), connections=KeptConnections(0))
+        part = dealt(builders.settings(builders.listener(pool="web"), pool), 0, 4).pools["web"]
+        self.assertEqual((part.queue.size, part.connections.keep_alive, part.ahead), (0, 0, 0))
 
     def test_what_needs_no_change(self) -> None:
         """One worker has the settings themselves, and so has each of several what holds no limit above its share."""
         settings = served()
         self.assertIs(dealt(settings, 0, 1), settings)
         small = builders.settings(
-            builders.listener(max_connections=1, pool="web"), builders.pool("127.0.0.1:1", queue=QueuePolicy(0))
+            builders.listener(max_connections=1, pool="web"),
+            builders.pool("127.0.0.1:1", queue=QueuePolicy(0), connections=KeptConnections(0)),
         )
         self.assertIs(dealt(small, 2, 3), small)
         self.assertEqual(dealt(settings, 1, 2), dealt(settings, 1, 2))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from twisted.trial.unittest import TestCase
 
 from lbsvc.config.schema import ListenerSettings, PoolSettings
+from lbsvc.core.backend import Backend, Outcome
 from lbsvc.core.clients import Surplus
-from lbsvc.core.policies import RatePolicy, StickyPolicy
+from lbsvc.core.policies import BreakerPolicy, EjectionPolicy, RatePolicy, StickyPolicy
 from lbsvc.workers.tallies import EXCHANGE, MOST, most_debt
 from tests.kit import builders
-from tests.workers.allied import Alliance
+from tests.workers.allied import Alliance, Ally
 
 RATE = RatePolicy(10.0, 20)
 PEER = "192.0.2.1"
@@ -289,6 +292,54 @@ class StickyTests(TestCase):
         self.exchange()
         self.assertEqual(self.found(), ["127.0.0.1:9003"] * 3)
         self.assertEqual(self.alliance.exchange(), 0)
+
+
+class FoundOutTests(TestCase):
+    def setUp(self) -> None:
+        policies = {"circuit_breaker": BreakerPolicy(), "passive_health": EjectionPolicy()}
+        self.alliance = Alliance(2, limited(), pool(**policies))
+        self.told: list[tuple[int, str, str]] = []
+        for ally in self.alliance.members:
+            ally.pools.on_found_out = partial(self.found_out, ally)
+
+    def found_out(self, ally: Ally, backend: Backend, what: str) -> None:
+        self.told.append((ally.worker, backend.name, what))
+        for other in self.alliance.members:
+            if other is not ally:
+                other.pools.trip(backend.pool, backend.name, backend.address, what)
+
+    def end(self, ally: Ally, name: str, outcome: Outcome, code: int) -> None:
+        live = ally.pools.upstreams["web"].pool
+        lease = live.take(ally.backends[name])
+        assert lease is not None
+        lease.release(outcome, code)
+
+    def test_told_once(self) -> None:
+        """What one worker finds out is so in the other too, and is told by the one that has found it out, once."""
+        first, second = self.alliance.members
+        for _ in range(5):
+            self.end(first, "127.0.0.1:9002", Outcome.RESET, -1)
+        self.assertEqual(self.told, [(0, "127.0.0.1:9002", "circuit"), (0, "127.0.0.1:9002", "ejected")])
+        for ally, is_found in ((first, False), (second, True)):
+            backend = ally.backends["127.0.0.1:9002"]
+            self.assertEqual((backend.circuit, backend.is_ejected), ("open", True))
+            self.assertEqual([event for event, _ in ally.events], ["circuit.open", "backend.ejected"])
+            self.assertEqual(["by" in fields for _, fields in ally.events], [is_found] * 2)
+
+    def test_what_is_not_here(self) -> None:
+        """A pool, a backend or an address that this worker does not know is passed over."""
+        (first, _), address = self.alliance.members, "127.0.0.1:9002"
+        for named in (("api", address, address), ("web", "x", address), ("web", address, "127.0.0.1:1")):
+            first.pools.trip(*named, "circuit")
+        self.assertEqual({backend.circuit for backend in first.backends.values()}, {"closed"})
+
+    def test_without_a_policy(self) -> None:
+        """A pool that has no such policy here, since it was changed a moment ago, is left alone."""
+        first, second = self.alliance.members
+        second.change(builders.settings(limited(), pool()))
+        for _ in range(5):
+            self.end(first, "127.0.0.1:9002", Outcome.OK, 500)
+        self.assertEqual(second.backends["127.0.0.1:9002"].circuit, "closed")
 
 
 class SeatTests(TestCase):
