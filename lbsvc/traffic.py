@@ -46,10 +46,6 @@ class Sources:
     dice: Random
     open_bind: Opener
     lookup: Lookup | None = None
-    #: TLS session tickets are sealed by keys that are made from it; None: by each process's own
-    ticket_secret: bytes | None = None
-    #: one of several processes that share the listeners: they must choose alike
-    is_one_of_several: bool = False
 
 
 class Traffic:

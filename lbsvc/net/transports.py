@@ -73,6 +73,7 @@ class FastConnection(tcp.Connection):
     _is_plain = True  # what is written goes to the socket as it is
     _pipe: FastConnection | None = None
     piped = 0
+    _tempDataLen = 0
     _shouldShutdown = False  # noqa: N815 (close() alone ends it: nobody else holds this socket)
     reactor: Reactor
 
@@ -335,7 +336,14 @@ class FastConnection(tcp.Connection):
 
     def settle(self) -> Any:
         """As doWrite, at the end of a turn; most often nothing is left to do but to close."""
-        if self.disconnecting and self._is_plain and self.producer is None and not self.queued:
+        if (
+            self.disconnecting
+            and self._is_plain
+            and self.producer is None
+            and not self.dataBuffer
+            and not self._tempDataLen
+            and not self._aborting
+        ):
             self.connectionLost(DONE)
             return None
         return self.doWrite()

@@ -15,7 +15,6 @@ Called by app.py and by whoever operates the service. Seconds of a monotonic clo
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -71,7 +70,6 @@ class Crew:
         self._env = env
         self._verdicts = verdicts
         self._names = names
-        self._secret = os.urandom(32)
         self._last_number = 0
         self.members: dict[int, Member] = {}
         #: place -> how often it was filled anew, and the pause before that is done again
@@ -167,7 +165,7 @@ class Crew:
         )
         settings = messages.pack_settings(self._settings)
         verdicts, names = self._verdicts(), self._names()
-        member.say(messages.Begin(member.place, self.count, settings, verdicts, names, self._secret))
+        member.say(messages.Begin(member.place, self.count, settings, verdicts, names))
 
     def _serves(self, member: Member, told: messages.Serving) -> None:
         if member.state != STARTING:

@@ -51,7 +51,6 @@ class Begin(Message, frozen=True):
     settings: bytes
     verdicts: list[Verdict]
     names: dict[str, list[str]]  # host -> addresses, of those that have been looked up
-    secret: bytes  # for session tickets
 
 
 class Given(Message, frozen=True):

@@ -152,7 +152,7 @@ class Worker:
         self._hearsay.hear(order.verdicts)
         for host, addresses in order.names.items():
             self._names.hear(host, addresses)
-        sources = Sources(self._rng, self._wall, self._dice, self._given.open, self._names.lookup, order.secret, True)
+        sources = Sources(self._rng, self._wall, self._dice, self._given.open, self._names.lookup)
         try:
             self.logs.open(settings)
             traffic = Traffic(self._reactor, settings, self.logs, self._hearsay, sources, lambda: True)
@@ -288,6 +288,7 @@ class Worker:
         self._traffic.pools.sit(Seat(self._place[0] - 1, workers))
         for plan in plans:
             plan.commit()
+        self._tallies.enlist()
         self._given.drop()
         self._say(messages.Committed(order.number))
 

@@ -29,7 +29,7 @@ class CrewCase(SynchronousTestCase):
 
 class StartTests(CrewCase):
     def test_all_they_need(self) -> None:
-        """Each gets its place, the whole settings, health, names and one secret, and the sockets of every bind."""
+        """Each gets its place, the whole settings, health and names, and the sockets of every bind."""
         port = SimpleNamespace(socket="a socket")
         self.play.listeners.append(SimpleNamespace(bound=[SimpleNamespace(bind="127.0.0.1:0", ports=[port, port])]))
         self.play.names["a.example"] = ["10.0.0.1"]
@@ -38,7 +38,6 @@ class StartTests(CrewCase):
         begins = [each.last(messages.Begin) for each in (one, two)]
         self.assertEqual([(each.worker, each.workers) for each in begins], [(1, 2), (2, 2)])
         self.assertEqual(unpack_settings(begins[1].settings), self.play.settings)
-        self.assertEqual(begins[0].secret, begins[1].secret)
         self.assertEqual(begins[0].names, {"a.example": ["10.0.0.1"]})
         self.assertEqual(one.given, [("127.0.0.1:0", ["a socket", "a socket"])])
 

@@ -22,7 +22,7 @@ from tests.workers.acting import empty_report
 VERDICT = Verdict("web", "a", "127.0.0.1:1", "down", (False, 12.5, "refused"))
 
 ORDERS: list[messages.Message] = [
-    messages.Begin(1, 2, b"\x80", [VERDICT], {"a.example": ["10.0.0.1"]}, b"secret"),
+    messages.Begin(1, 2, b"\x80", [VERDICT], {"a.example": ["10.0.0.1"]}),
     messages.Given([("127.0.0.1:80", 0), ("127.0.0.1:80", 1)]),
     messages.Prepare(3, 2, b"\x80"),
     messages.Commit(3, [("web", "a", 1.5), ("web", "b", None)]),
