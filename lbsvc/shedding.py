@@ -3,7 +3,7 @@
 Promises: `overload` is what every listener looks at, for as long as the process lives; each change of it is one event
 (`overload.begun`, `overload.over`). The lag itself is measured whether or not there is a limit.
 What overload means for requests is the roads' to say (http/exchange.py, net/relay.py, net/entrance.py); the admin interface
-knows nothing of it, and answers. Made by app.py, a part of reloading.py.
+knows nothing of it, and answers. Made by traffic.py, a part of what a reload changes.
 
 Decision (2026-11-22): `overload: {lag: 1s}` stands at the top of the configuration, not among the `limits` of a listener.
 There is one reactor: it is late for all listeners alike, whichever of them has the load, so that there is one decision, one
@@ -35,6 +35,8 @@ class Shedding:
     def __init__(self, reactor: Any, settings: OverloadSettings | None, emit: Callable[..., None]) -> None:
         self._seconds: Callable[[], float] = reactor.seconds
         self._emit = emit
+        #: others carry the traffic, and refuse what is new when they are late; here the lag is only measured
+        self.is_leading = False
         self._began = 0.0
         self.overload = Overload(_limit(settings))
         self.lag = ReactorLag(reactor, on_sample=self._sampled)
@@ -42,7 +44,7 @@ class Shedding:
         self.stop = self.lag.stop
 
     def _sampled(self, late: float) -> None:
-        if not self.overload.sample(late, self._seconds()):
+        if self.is_leading or not self.overload.sample(late, self._seconds()):
             return
         if not self.overload.is_on:
             self._tell_end()

@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
+from lbsvc.core.books import ListenerBooks
 from lbsvc.leaving import Leaving
 
 
@@ -34,6 +35,7 @@ class Gone:
         self.site = Site(left)
         self.sites = [self.site]
         self.is_stopped = False
+        self.books = ListenerBooks("web", "http")
 
     @property
     def left(self) -> int:
@@ -49,8 +51,9 @@ class LeavingTests(TestCase):
         self.events: list[str] = []
         self.leaving = Leaving(self.clock, lambda level, event, message, **fields: self.events.append(event))
 
-    def see_off(self, left: int, patience: float | None) -> Any:
+    def see_off(self, left: int, patience: float | None, elsewhere: int = 0) -> Any:
         gone: Any = Gone(left)
+        gone.books.open = elsewhere
         self.leaving.see_off(gone, patience)
         return gone
 
@@ -98,6 +101,29 @@ class LeavingTests(TestCase):
         self.turn(1.25)
         self.assertEqual(second.site.told, ["leave", "abort"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_elsewhere(self) -> None:
+        """Where other processes have the connections it is listed while its books have any, and cut by nobody here; not when
+        another listener counts in its books."""
+        self.leaving.is_elsewhere = True
+        self.assertEqual((self.see_off(5, 1.0).books.open, self.leaving.everyone), (0, []))
+        one, other = self.see_off(0, 1.0, 2), self.see_off(0, 0.0, 3)
+        self.turn(5)
+        self.assertEqual(self.leaving.everyone, [one, other])
+        self.assertEqual((one.site.told, other.site.told, self.events), (["leave"], ["leave"], []))
+        one.books.open = 0
+        self.turn(1)
+        self.assertEqual(self.leaving.everyone, [other])
+        self.leaving.go_on(other.books)
+        self.turn(1)
+        self.assertEqual((self.leaving.everyone, self.clock.getDelayedCalls()), ([], []))
+
+    def test_goes_on(self) -> None:
+        """Here it is listed while it has connections, whoever counts in its books."""
+        gone = self.see_off(1, None)
+        self.leaving.go_on(gone.books)
+        self.assertEqual(self.leaving.everyone, [gone])
+        self.leaving.stop()
 
     def test_stop(self) -> None:
         """When the service stops no timer is left, and they are still listed: the stop waits for them."""

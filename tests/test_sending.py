@@ -7,6 +7,7 @@ import socket
 from types import SimpleNamespace
 from typing import Any, cast
 
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -195,6 +196,58 @@ class RunTests(SendingCase):
         self.assertRaises(Underway, self.sending.send, Order("front"))
         self.sending.stop()
         self.assertRaises(Unknown, self.sending.send, Order("back"))
+
+
+class Elsewhere:
+    """Other processes that carry the traffic: their records and numbers come when the test says so."""
+
+    def __init__(self, world: SendingCase) -> None:
+        self.world = world
+        self.watched: list[tuple[str, bytes]] = []
+        self.late: list[Deferred[None]] = []
+
+    def watch(self, listener: str, agent: bytes, witness: Any) -> None:
+        self.watched.append((listener, agent if witness is not None else b""))
+        self.world.witness = witness
+
+    def fresh(self) -> Deferred[None]:
+        self.late.append(Deferred())
+        return self.late[-1]
+
+
+class ElsewhereTests(SendingCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.crew = Elsewhere(self)
+        listening = self.sending._listening
+        self.sending = Sending(self.clock, listening, self.clock.seconds, crew=self.crew)
+
+    def test_answered(self) -> None:
+        """Those are asked for the records, and the run is over when all that they had to tell has come."""
+        self.send(requests=3, clients=1)
+        self.pump()
+        self.assertEqual((self.sent, len(self.crew.late)), ([], 1))
+        self.crew.late[0].callback(None)
+        (found,) = self.sent
+        self.assertEqual(found["backends"], [{"pool": "web", "name": "one", "requests": 3}])
+        (listener, agent), (_, nobody) = self.crew.watched
+        self.assertEqual((listener, nobody), ("front", b""))
+        self.assertIn(agent, self.heard[0])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_cancelled(self) -> None:
+        """Whoever goes away is told what there is at once, before the answers or behind them; another one may begin."""
+        for answers in (False, True):
+            self.answers = answers
+            answer = self.sending.send(Order("front", requests=2, clients=2))
+            answer.addCallback(self.sent.append)
+            self.pump()
+            answer.cancel()
+            self.crew.late[-1].callback(None)
+        self.assertEqual([each["sent"] for each in self.sent], [2, 2])
+        self.assertEqual(
+            ([agent for _, agent in self.crew.watched][1::2], self.clock.getDelayedCalls()), ([b"", b""], [])
+        )
 
 
 class RequestTests(SynchronousTestCase):

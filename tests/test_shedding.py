@@ -56,6 +56,14 @@ class SheddingTests(TestCase):
         self.assertEqual((shedding.overload.is_on, self.events), (False, []))
         self.assertEqual(sum(shedding.lag.histogram.counts), 10)
 
+    def test_leading(self) -> None:
+        """Where others carry the traffic our own lag is measured, and refuses nobody anything."""
+        shedding = self.start(1.0)
+        shedding.is_leading = True
+        self.hold_up(1.5, 10)
+        self.assertEqual((shedding.overload.is_on, self.events), (False, []))
+        self.assertEqual(sum(shedding.lag.histogram.counts), 10)
+
     def test_stopped(self) -> None:
         """No timer is left."""
         shedding = self.start(1.0)

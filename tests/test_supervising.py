@@ -109,6 +109,20 @@ class StateTests(SupervisionTestCase):
         self.assertEqual(ready[0], "READY=1")
         self.assertTrue(ready[1].endswith("; the last reload was refused"), ready)
 
+    def test_workers_hang(self) -> None:
+        """While a worker hangs that cannot be replaced the watchdog is told nothing; a status goes on being told."""
+        for is_well in (True, False, True):
+            self.supervision.stop()
+            self.supervision = Supervision(
+                self.clock, Notifier({**self.manager.env, "WATCHDOG_USEC": "2000000"}, 1), self.service
+            )
+            self.supervision.is_well = lambda is_well=is_well: is_well  # type: ignore[misc]
+            self.supervision.start()
+            self.clock.pump([0.5] * 12)
+            told = self.told()
+            self.assertEqual(["WATCHDOG=1"] in told, is_well)
+            self.assertTrue(any(message[0].startswith("STATUS=") for message in told))
+
     def test_reload_before_ready(self) -> None:
         """A reload while we start does not make us ready."""
         self.supervision.start()

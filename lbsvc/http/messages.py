@@ -90,12 +90,8 @@ class RequestHead:
     #: as the access log and Via have its version
     protocol = "HTTP/1.1"
     via = b"1.1"
-    #: a websocket is asked for, lawfully: by GET, without a body (RFC 6455, 4.1)
-    upgrade = False
     #: it says how many hops it may take (RFC 9110, 7.6.2)
     is_hopped = False
-    #: it may have to be answered here, whatever its route: an Expect that nobody can meet, or the last hop
-    is_odd = False
     #: what forwarding made of this head, remembered here since a head is often met again
     forward = b""
     #: the route that was found for this head in a routing table, and that table: the same
@@ -114,12 +110,12 @@ class RequestHead:
         #: the authority that is asked for, as it came; None in HTTP/1.0 without Host
         self.host = host
         self.section = section
-        if section.upgrade and method == b"GET" and section.body in (UNSAID, 0):
-            self.upgrade = True
+        #: a websocket is asked for, lawfully: by GET, without a body (RFC 6455, 4.1)
+        self.upgrade = section.upgrade and method == b"GET" and section.body in (UNSAID, 0)
+        #: it may have to be answered here, whatever its route: an Expect that nobody can meet, or the last hop
+        self.is_odd = section.unsupported
         if method in _HOPPED and section.get(b"max-forwards") is not None:
             self.is_hopped = self.is_odd = True
-        if section.unsupported:
-            self.is_odd = True
 
     def header(self, name: bytes) -> bytes | None:
         """A field's values by its lower-case name, joined (RFC 9110, 5.3). What strangers say of themselves is not there."""

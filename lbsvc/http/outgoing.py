@@ -1,7 +1,7 @@
 """A request as its backend gets it: the head, what is there of the body, in one write; and a copy of it for a mirror.
 
 Promises: what is sent is framed for the backend as the request came; the body is let go of once it is too large to be sent
-again. The exchange is made of this, through trying.py, which says when and where to.
+again, or sent and not one that may be. The exchange is made of this, through trying.py, which says when and where to.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Outgoing:
         if connection.is_multiplexed:
             self._send_stream(connection, start)
             return
-        if self.expects and not self.request_ended and not self.has_continued:
+        if not self.request_ended and self.expects and not self.has_continued:
             wire = b"%b%b\r\nExpect: 100-continue\r\n\r\n" % (start, self.id)
             self.awaits_continue = not self.kept_size
         else:

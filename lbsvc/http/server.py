@@ -49,9 +49,7 @@ class ServerConnection(PrefacedConnection):
     scheme = b"http"
     arrival: Arrival | None = None  # how it came, where there is anything to say
     identity_lines = b""  # what backends are told of its certificate, where clients are asked for one
-    _known: tuple[Field, ...] = ()  # the same, for routes
     proxy_header = "", b""  # what pools with this `proxy_protocol` tell their backends of this client (pooling.py)
-    is_believed = False  # the peer is a trusted proxy: what it says about its client counts
     _is_resting = False  # idle for so long that it has forgotten its last head
     _received = 0
     _attributed = 0
@@ -59,6 +57,10 @@ class ServerConnection(PrefacedConnection):
     def __init__(self, site: HttpSite, peer: str, arrival: Arrival | None = None) -> None:
         self.site = site
         self.peer = peer
+        # Hot path (tests/bench, `http`): each request reads these; on the class they are found at four times the cost.
+        self.is_ending = self.is_stalled = self.has_finished = self._is_heading = False
+        self._is_reading = True
+        self._known: tuple[Field, ...] = ()  # what backends are told of its certificate, for routes
         if arrival is not None:
             self.arrival = arrival
             if arrival.is_secure:
@@ -72,8 +74,7 @@ class ServerConnection(PrefacedConnection):
             self.trust = site.distrust
         else:
             self.trust = site.trust
-        if self.trust.believes(peer):
-            self.is_believed = True
+        self.is_believed = self.trust.believes(peer)  # what it says about its client counts
         self._reader = RequestReader(self, site.rules)
 
     # -- as the transport sees it

@@ -35,7 +35,7 @@ def settle(exchange: Exchange, now: float) -> None:
     code = exchange.grpc_status
     if code is not None:
         route.grpc[code] = route.grpc.get(code, 0) + 1
-    seconds = now - (exchange.asked_at or exchange.began)
+    seconds = now - exchange.asked_at
     duration = route.duration
     duration.counts[bisect_left(BUCKETS, seconds)] += 1
     duration.total += seconds
@@ -56,7 +56,7 @@ def access_record(exchange: Exchange, reason: str, seconds: float) -> AccessReco
     if method == b"-":  # it could not be read: nothing is known of it
         method = target = None
         client = peer
-    destination, backend, began = exchange.destination, exchange.released, exchange.asked_at or exchange.began
+    destination, backend, began = exchange.destination, exchange.released, exchange.asked_at
     name = backend.name if backend is not None else None
     connected, first = exchange.connected_at, exchange.first_at
     failures, attempts = exchange.failures, exchange.attempts

@@ -78,14 +78,17 @@ class Trying(Outgoing):
 
     def choose(self) -> None:
         """Take a backend, and a connection to it."""
-        self.pending = None
         upstreams = self.upstreams
         pool = upstreams.pool
         if upstreams.placement is not None:
+            self.pending = None
             lease = upstreams.placement.find(self, False)
+        elif not self.attempts:
+            lease = pool.pick()
         else:
-            lease = pool.pick(self.tried) if self.tried else pool.pick()
-            if lease is None and self.tried:
+            self.pending = None
+            lease = pool.pick(self.tried)
+            if lease is None:
                 # "another backend first": where there is no other, the same one once more
                 lease = pool.pick()
         if lease is not None:

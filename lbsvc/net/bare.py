@@ -1,9 +1,8 @@
 """Sockets that are made and closed by C alone.
 
-Promises: a `BareSocket` is a socket.socket in all that it can do. Its constructor takes a family, a type and a descriptor, or
-makes a new socket as socket.socket does; nothing is guessed. What differs: `close` closes at once, even while a file made by
-`makefile` is open (nobody here makes any). Each connection makes and closes two: that saves it five calls of Python
-(tests/bench, `l4close`). Used by net/ports.py and net/dialing.py.
+Promises: a `BareSocket` is a socket.socket in all that it can do. What differs: `close` closes at once, even while a file
+made by `makefile` is open (nobody here makes any). Each connection makes and closes two: that saves it five calls of
+Python (tests/bench, `l4close`). Used by net/ports.py and net/dialing.py.
 """
 
 from __future__ import annotations
@@ -19,5 +18,5 @@ class BareSocket(socket.socket):
     _io_refs = 0
     _closed = False
 
-    __init__ = _socket.socket.__init__  # type: ignore[assignment]
-    close = _socket.socket.close  # type: ignore[assignment]
+    __init__ = _socket.socket.__init__
+    close = _socket.socket.close

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from twisted.internet.abstract import FileDescriptor
 from typing_extensions import override
 
-from lbsvc.net.transports import lose, sequence_now
+from lbsvc.net.closing import lose
+from lbsvc.net.transports import sequence_now
 
 
 class BeneathTLS(FileDescriptor):

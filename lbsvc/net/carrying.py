@@ -30,9 +30,10 @@ from twisted.python.failure import Failure
 from lbsvc.config.schema import ListenerSettings
 from lbsvc.core.backend import Outcome
 from lbsvc.core.books import ListenerBooks
+from lbsvc.net.arrival import Arrival
+from lbsvc.net.closing import UnsaidEnd
 from lbsvc.net.deadlines import NEVER, Deadlines
 from lbsvc.net.sides import Downstream, Side, Upstream
-from lbsvc.net.transports import UnsaidEnd
 from lbsvc.net.unsent import unsent
 
 
@@ -71,9 +72,14 @@ class Carrier:
     half_closed_at = NEVER
     is_over = False  # settled; a side may have something left to flush
 
-    def __init__(self, site: Any, peer: str) -> None:
+    #: how the client came, where there was a PROXY header or TLS
+    arrival: Arrival | None = None
+
+    def __init__(self, site: Any, peer: str, arrival: Arrival | None = None) -> None:
         self.site = site
         self.peer = peer
+        if arrival is not None:
+            self.arrival = arrival
         self.seconds = site.seconds
         self.began = self.active_at = site.seconds()
         self.downstream = Downstream(self)
@@ -110,14 +116,16 @@ class Carrier:
     def pipe(self) -> None:
         """Let the transports hand over chunks by themselves: half the calls for each (tests/bench, `l4`)."""
         assert self.upstream is not None
-        idle = self.site.settings.timeouts.idle
+        timeouts = self.site.settings.timeouts
+        idle = timeouts.idle
         down, up = self.downstream.transport, self.upstream.transport
         if hasattr(down, "pipe_to") and hasattr(up, "pipe_to"):
             self.is_piped = True
             down.pipe_to(up)
             up.pipe_to(down)
             idle /= LOOKS
-        self.site.deadlines.watch(self, idle)
+        # Most connections are short: what is watched for their ends need not be put into another bucket (`l4close`).
+        self.site.deadlines.watch(self, min(idle, timeouts.half_close))
 
     def collect(self) -> None:
         """Take over what the transports have counted; it also shows whether anything has moved."""

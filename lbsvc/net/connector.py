@@ -69,6 +69,17 @@ def dial(
     header: bytes = b"",
 ) -> Dialling:
     """Connect `protocol` to `host` (an IP literal, or a path: then without port) within `timeout` seconds."""
+    if tls is None and not header and hasattr(reactor, "dial_now") and not host.startswith("/"):
+        # What nearly always happens: there is nothing to wait for, and nothing is made for that.
+        try:
+            started = reactor.dial_now(host, port, protocol)
+        except OSError as error:
+            try:
+                failed(*explain(error, host))
+            except BaseException:
+                log.err(None, "Error in the callable that is told of a failed dial")
+            return OVER
+        return OVER if started is None else _StartedDial(reactor, host, protocol, timeout, failed, started)
     if tls is not None:
         kind = _SecureUnixDial if host.startswith("/") else _SecureDial
         return kind(reactor, host, port, protocol, timeout, failed, tls, header)
@@ -76,24 +87,9 @@ def dial(
         protocol = cast(Protocol, _Headed(protocol, header))
     if host.startswith("/"):
         return _UnixDial(reactor, host, protocol, timeout, failed)
-    if hasattr(reactor, "dial_now"):
-        return _dial_now(reactor, host, port, protocol, timeout, failed)
     if hasattr(reactor, "dial"):
         return _LeanDial(reactor, host, port, protocol, timeout, failed)
     return _OrdinaryDial(reactor, host, port, protocol, timeout, failed)
-
-
-def _dial_now(reactor: Any, host: str, port: int, protocol: Protocol, timeout: float, failed: Failed) -> Dialling:
-    """What nearly always happens on our own reactor: nothing to wait for, and nothing made for it."""
-    try:
-        started = reactor.dial_now(host, port, protocol)
-    except OSError as error:
-        try:
-            failed(*explain(error, host))
-        except BaseException:
-            log.err(None, "Error in the callable that is told of a failed dial")
-        return OVER
-    return OVER if started is None else _StartedDial(reactor, host, protocol, timeout, failed, started)
 
 
 class _Headed:

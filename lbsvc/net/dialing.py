@@ -272,7 +272,7 @@ def dial_now(reactor: Reactor, host: str, port: int, protocol: IProtocol) -> Sta
 def attempt(host: str, port: int) -> tuple[socket.socket, tuple[Any, ...], bool]:
     """A socket, the address that it connects to, and whether it is connected already; raises OSError."""
     family, sockaddr = _literal(host, port) if "%" not in host else _scoped(host, port)
-    skt = BareSocket(family, _KIND, 0)
+    skt: socket.socket = BareSocket(family, _KIND, 0)
     try:
         skt.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
         code = skt.connect_ex(sockaddr)
@@ -335,7 +335,7 @@ def _dial_unix(
 
 def connect_unix(path: str) -> socket.socket:
     """A connected socket that does not block, on any reactor; raises OSError. Nothing about it takes time."""
-    skt = BareSocket(socket.AF_UNIX, _KIND, 0)
+    skt: socket.socket = BareSocket(socket.AF_UNIX, _KIND, 0)
     try:
         skt.connect(path)
     except OSError:

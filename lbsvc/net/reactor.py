@@ -5,7 +5,8 @@ lbsvc works too, through `net/connector.py`, only slower.
 
 Promises, over and above EPollReactor's:
 - `seconds()` is the monotonic clock, and every timer (callLater, LoopingCall) runs on it: steps of the wall clock move none.
-- TCP connections are `net/transports.py`, TCP ports and adopted ports `net/ports.py`; `dial` is `net/dialing.py`.
+- What epoll is told is in `net/watching.py`; TCP connections are `net/transports.py`, TCP ports and adopted ports
+  `net/ports.py`; `dial` is `net/dialing.py`.
 - An event is passed on only to the selectable it was meant for: one whose descriptor was closed since the poll, even if the
   number is in use again, and one that is no longer read or written, get nothing.
 - An exception out of a selectable is logged and costs that connection only. There is a log context as on any reactor, but
@@ -20,15 +21,14 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from errno import EINTR
-from select import EPOLLERR, EPOLLEXCLUSIVE, EPOLLHUP, EPOLLIN, EPOLLOUT
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from time import monotonic
 from typing import Any, cast
 
 from twisted.internet import error, unix
 from twisted.internet.base import _topHandler
-from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.interfaces import IProtocol
-from twisted.internet.main import CONNECTION_LOST, installReactor
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST, installReactor
 from twisted.internet.posixbase import _NO_FILEDESC
 from twisted.internet.tcp import Connector
 from twisted.python import context as log_context
@@ -37,9 +37,11 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 
 from lbsvc.net import dialing
+from lbsvc.net.closing import DONE, Closing
 from lbsvc.net.dialing import FastClient
 from lbsvc.net.ports import FastServer, LeanPort, port_for
-from lbsvc.net.transports import DONE, FastConnection
+from lbsvc.net.transports import FastConnection
+from lbsvc.net.watching import Watching
 
 MOST_EVENTS = 256
 """Events taken in one poll; epoll hands out the rest in turn. Twisted's own limit grows with the idle connections."""
@@ -48,21 +50,17 @@ _REASONS = {error.ConnectionDone: DONE, error.ConnectionLost: Failure(CONNECTION
 _HANG_UP = EPOLLHUP | EPOLLERR
 
 
-class Reactor(EPollReactor):
+class Reactor(Watching):
     """See the module docstring."""
 
     seconds = staticmethod(monotonic)
 
     @override
     def __init__(self) -> None:
-        # Descriptors that are read no more, which the kernel has not been told yet.
-        self._muted: set[int] = set()
-        # Descriptors registered since the last poll: what the batch at hand says about them is about their predecessors.
-        self._fresh: set[int] = set()
         #: polls so far: what came about in this one has not been heard of since
         self.turn = 0
         # Transports with nothing queued whose close, or end of writing, is due at the end of this turn.
-        self._soon: deque[FastConnection] = deque()
+        self._soon: deque[Closing] = deque()
         # What is to be written together once all events of this turn have been seen.
         self._flushes: list[Callable[[], None]] = []
         # Whose event is being handled: asked only if something is logged.
@@ -160,7 +158,7 @@ class Reactor(EPollReactor):
             self._deafen()
         self._owner = None
 
-    doIteration = doPoll  # noqa: N815
+    doIteration = doPoll  # type: ignore[assignment]  # noqa: N815
 
     def _failed(self, selectable: Any) -> None:
         """An exception is being handled that came out of a selectable: log it as Twisted does, and lose the connection."""
@@ -170,98 +168,15 @@ class Reactor(EPollReactor):
 
     def _end(self, selectable: Any, why: Any, is_read: bool) -> None:
         try:
-            self._disconnectSelectable(selectable, why, is_read)
+            if is_read and why is CONNECTION_DONE and isinstance(selectable, FastConnection):
+                self.mute(selectable)
+                selectable.readConnectionLost(DONE)
+            else:
+                self._disconnectSelectable(selectable, why, is_read)
         except KeyboardInterrupt:
             raise
         except BaseException:
             log.callWithLogger(selectable, log.err)
-
-    # Selectables
-
-    def forget(self, selectable: Any) -> None:
-        """Watch it no more, neither way: removeReader and removeWriter with one syscall at most."""
-        fd = selectable.fileno()
-        selectables = self._selectables
-        if selectables.get(fd) is selectable:
-            del selectables[fd]
-            self._reads.discard(fd)
-            self._writes.discard(fd)
-            self._poller.unregister(fd)
-
-    def lose(self, selectable: Any) -> None:
-        """As `forget`, of one whose socket, which nobody else has, is closed right now: epoll finds that out by itself.
-
-        (A child that is forked just now has it until its exec; an event that comes of that is a read in vain.)
-        """
-        fd = selectable.fileno()
-        if fd in self._muted:
-            self._muted.discard(fd)
-        elif fd in self._writes:
-            self.forget(selectable)  # not so: its hang-up would be whose the number is then
-        elif self._selectables.get(fd) is selectable:
-            del self._selectables[fd]
-            self._reads.discard(fd)
-
-    def mute(self, selectable: Any) -> None:
-        """As removeReader, of one that is likely to be closed in this turn: epoll is told at its end, if it still has to be."""
-        fd = selectable.fileno()
-        if fd not in self._reads:
-            return
-        if fd in self._writes or selectable._shouldShutdown:
-            self.removeReader(selectable)
-        else:
-            self._reads.remove(fd)
-            del self._selectables[fd]
-            self._muted.add(fd)
-
-    def _deafen(self) -> None:
-        muted, self._muted = self._muted, set()
-        for fd in muted:
-            self._poller.unregister(fd)
-
-    def replace(self, selectable: Any, other: Any) -> None:
-        """`other`, which has the same descriptor, is read from now on in place of `selectable`: without a syscall."""
-        fd = selectable.fileno()
-        self._selectables[fd] = other
-        if fd in self._writes:
-            self.removeWriter(other)
-        if fd not in self._reads:
-            self.addReader(other)
-
-    def share_reader(self, reader: Any) -> None:
-        """As addReader, for what other processes read too and which is never written: see net/sharing.py."""
-        self._add(reader, self._reads, self._writes, self._selectables, EPOLLIN | EPOLLEXCLUSIVE, 0)
-
-    def watches(self, selectable: Any) -> bool:
-        """Whether it is being read."""
-        fd = selectable.fileno()
-        return fd in self._reads and self._selectables[fd] is selectable
-
-    @override
-    def removeReader(self, reader: Any) -> None:
-        fd = reader.fileno()
-        if fd in self._reads:
-            self._reads.remove(fd)
-            self._unwatch(fd, EPOLLOUT, self._writes)
-        else:
-            super().removeReader(reader)
-
-    @override
-    def removeWriter(self, writer: Any) -> None:
-        fd = writer.fileno()
-        if fd in self._writes:
-            self._writes.remove(fd)
-            self._unwatch(fd, EPOLLIN, self._reads)
-        else:
-            super().removeWriter(writer)
-
-    def _unwatch(self, fd: int, remaining: int, others: set[int]) -> None:
-        # Our own books first: epoll refuses a descriptor that was closed behind our back.
-        if fd in others:
-            self._poller.modify(fd, remaining)
-        else:
-            del self._selectables[fd]
-            self._poller.unregister(fd)
 
     @override
     def _disconnectSelectable(self, selectable: Any, why: Any, isRead: bool, *failures: Any) -> None:
@@ -269,44 +184,12 @@ class Reactor(EPollReactor):
         if reason is None or not isinstance(selectable, FastConnection):
             super()._disconnectSelectable(selectable, why, isRead, *failures)
         elif isRead and why.__class__ is error.ConnectionDone:
-            self.mute(selectable)
+            self.removeReader(selectable)
             selectable.readConnectionLost(reason)
         else:
             selectable.connectionLost(reason)
 
-    @override
-    def addReader(self, reader: Any) -> None:
-        fd = reader.fileno()
-        if fd in self._reads:
-            return
-        if fd in self._writes or fd in self._muted:
-            super().addReader(reader)
-            return
-        try:
-            self._poller.register(fd, EPOLLIN)
-        except OSError:
-            super().addReader(reader)
-            return
-        self._fresh.add(fd)
-        self._reads.add(fd)
-        self._selectables[fd] = reader
-
-    @override
-    def _add(self, xer: Any, primary: Any, other: Any, selectables: Any, event: int, antievent: int) -> None:
-        fd = xer.fileno()
-        if fd not in primary:
-            if fd in other:
-                self._poller.modify(fd, event | antievent)
-            elif fd in self._muted:
-                self._muted.discard(fd)
-                self._poller.modify(fd, event)
-            else:
-                self._poller.register(fd, event)
-                self._fresh.add(fd)
-            primary.add(fd)
-            selectables[fd] = xer
-
-    def settle_soon(self, transport: FastConnection) -> None:
+    def settle_soon(self, transport: Closing) -> None:
         """Call doWrite of a transport with nothing queued at the end of this turn, as if EPOLLOUT had been reported."""
         if not transport._settling:
             transport._settling = True
@@ -385,9 +268,7 @@ class Reactor(EPollReactor):
         """Connect `protocol` to an IP literal; either end may come before this returns. See `net/dialing.py`."""
         return dialing.dial(self, host, port, protocol, failed, begin)
 
-    def dial_now(self, host: str, port: int, protocol: IProtocol) -> dialing.Started | None:
-        """The same without anything to wait for: see `net/dialing.py`."""
-        return dialing.dial_now(self, host, port, protocol)
+    dial_now = dialing.dial_now
 
     @override
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: Any, factory: Any) -> Any:

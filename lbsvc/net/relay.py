@@ -24,6 +24,7 @@ rest waits in its socket. So who sends a little and goes is seen to go; of one w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from typing_extensions import override
@@ -36,7 +37,7 @@ from lbsvc.core.lease import Lease
 from lbsvc.core.queueing import Ticket
 from lbsvc.core.ratelimit import client_key
 from lbsvc.core.retry import backoff_delay
-from lbsvc.net.arrival import Arrival, seen_from
+from lbsvc.net.arrival import seen_from
 from lbsvc.net.carrying import Carrier
 from lbsvc.net.clienthello import HelloReader, Verdict
 from lbsvc.net.connector import dial
@@ -54,8 +55,6 @@ class Relay(Carrier):
     """One connection on its way through."""
 
     site: StreamSite
-    #: how it came, where there was a PROXY header or TLS
-    arrival: Arrival | None = None
     #: reads the ClientHello, while that is waited for
     hello: HelloReader | None = None
     #: the way to its pool, once it may go there
@@ -75,12 +74,8 @@ class Relay(Carrier):
     connected_at = 0.0
     failed_backend: Backend | None = None
 
-    def __init__(self, site: StreamSite, peer: str, arrival: Arrival | None = None) -> None:
-        super().__init__(site, peer)
-        self.early: list[bytes] = []
-        self.early_size = 0
-        if arrival is not None:
-            self.arrival = arrival
+    early: Sequence[bytes] = ()
+    early_size = 0
 
     # -- match, admit, choose
 
@@ -105,7 +100,7 @@ class Relay(Carrier):
             self.finish("rate_limited", Outcome.ABANDONED)
         elif route is not None:
             route.pool.budget.request(self.began)
-            self.choose()
+            site.choose_soon(self)
         else:
             self._match()
 
@@ -165,7 +160,7 @@ class Relay(Carrier):
         self.route = route = rule.split.choose()
         self.names = route.names
         route.pool.budget.request(now)
-        self.choose()
+        self.site.choose_soon(self)
 
     def choose(self) -> None:
         """A backend: one that has not been tried, or where there is no other, one that has; or a place in the queue."""
@@ -283,7 +278,7 @@ class Relay(Carrier):
             self._keep_early(data)
 
     def _keep_early(self, data: bytes) -> None:
-        self.early.append(data)
+        self.early = [*self.early, data]
         self.early_size += len(data)
         if self.early_size >= EARLY or len(self.early) >= EARLY_CHUNKS:
             self.downstream.transport.pauseProducing()
@@ -324,7 +319,7 @@ class Relay(Carrier):
         if self.early:
             for data in self.early:
                 upstream.transport.write(data)
-            self.early = []
+            self.early = ()
             if not upstream.is_full and not downstream.has_finished:
                 downstream.transport.resumeProducing()
         self.pipe()
@@ -341,7 +336,7 @@ class Relay(Carrier):
     @override
     def settle(self, reason: str, outcome: Outcome, now: float) -> None:
         site = self.site
-        self.early = []
+        self.early = ()
         self.hello = None
         ticket, self.ticket = self.ticket, None
         if ticket is not None:

@@ -41,9 +41,10 @@ from twisted.internet.interfaces import IProtocol
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from lbsvc.net.closing import UnsaidEnd
 from lbsvc.net.dialing import DialedClient, DialedUnixClient
 from lbsvc.net.ports import FastServer, FastUnixServer
-from lbsvc.net.transports import FastConnection, UnsaidEnd
+from lbsvc.net.transports import FastConnection
 
 #: What one TLS record carries at most, and what one event reads at most, in bytes.
 RECORD: Final = 16384
@@ -98,7 +99,7 @@ class SecureConnection(FastConnection):
         """From now on everything goes through `tls`, whose handshake is over and whose socket this one's is."""
         self._tls = tls
         self._ssl = tls._ssl
-        self._send = self._seal  # type: ignore[assignment]
+        self._send = self._seal
         lib.SSL_clear_mode(self._ssl, lib.SSL_MODE_AUTO_RETRY)
         if _overhear is not None:
             lib.SSL_set_info_callback(self._ssl, _overhear)

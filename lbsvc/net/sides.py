@@ -28,10 +28,11 @@ class Side(Protocol):
     #: the other end, once both are connected
     other: Side
 
+    has_finished = False  # no more bytes come from here
+    is_full = False  # what we send here is not read
+
     def __init__(self, relay: Carrier) -> None:
         self.relay = relay
-        self.has_finished = False  # no more bytes come from here
-        self.is_full = False  # what we send here is not read
 
     def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name: this end reads too slowly
         self.is_full = True
@@ -79,7 +80,7 @@ class Side(Protocol):
 
     def forget(self) -> None:
         """Both ends are lost; nothing is called here any more."""
-        self.__dict__.clear()
+        self.relay = self.other = None  # type: ignore[assignment]
 
     def abort(self) -> None:
         """Close at once, with a reset."""
@@ -91,7 +92,9 @@ class Downstream(Side):
     """The client's end."""
 
     @override
-    def connectionMade(self) -> None:
+    def makeConnection(self, transport: Any) -> None:
+        self.connected = 1
+        self.transport = transport
         self.relay.start()
 
     @override
@@ -107,16 +110,20 @@ class Downstream(Side):
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.relay.collect()
+        relay = self.relay
+        if not relay.is_over:
+            relay.collect()
         self.transport = None
-        self.relay.downstream_lost(reason)
+        relay.downstream_lost(reason)
 
 
 class Upstream(Side):
     """The backend's end."""
 
     @override
-    def connectionMade(self) -> None:
+    def makeConnection(self, transport: Any) -> None:
+        self.connected = 1
+        self.transport = transport
         self.relay.connected(self)
 
     @override
@@ -128,6 +135,8 @@ class Upstream(Side):
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.relay.collect()
+        relay = self.relay
+        if not relay.is_over:
+            relay.collect()
         self.transport = None
-        self.relay.upstream_lost(reason)
+        relay.upstream_lost(reason)

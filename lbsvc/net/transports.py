@@ -33,14 +33,13 @@ from errno import ENOBUFS, EPIPE
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet import _newtls, error, main, tcp
+from twisted.internet import _newtls, main, tcp
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol
-from twisted.python import log
-from twisted.python.failure import Failure
+from twisted.internet.interfaces import IProtocol
 from typing_extensions import override
 
 from lbsvc.net.allocation import keep_freed_memory
+from lbsvc.net.closing import Closing
 from lbsvc.net.splicing import read_in_bulk, splicer
 
 if TYPE_CHECKING:
@@ -53,28 +52,15 @@ JOIN_BELOW = 16384
 IOV_MAX = 1024
 
 
-DONE: Final = Failure(main.CONNECTION_DONE)
-_half_closeable: Final[set[type]] = set()
-
-
-class UnsaidEnd(error.ConnectionLost):
-    """The other side's TLS has ended without close_notify: perhaps it was cut, perhaps its server never says so."""
-
-
-class FastConnection(tcp.Connection):
+class FastConnection(Closing):
     """A connected TCP socket; see the module docstring."""
 
     SEND_LIMIT = 262144  # what is read at once goes out at once
     lowWater = 16384  # noqa: N815 (beside Twisted's bufferSize)
     _direct = False
     _read_later = False
-    _settling = False
     _reset = False
-    _is_plain = True  # what is written goes to the socket as it is
-    _pipe: FastConnection | None = None
     piped = 0
-    _tempDataLen = 0
-    _shouldShutdown = False  # noqa: N815 (close() alone ends it: nobody else holds this socket)
     reactor: Reactor
 
     @override
@@ -318,82 +304,6 @@ class FastConnection(tcp.Connection):
         if producer is not None:
             self.registerProducer(producer, streaming)
 
-    # Closing
-
-    @override
-    def loseConnection(self) -> None:
-        if self.TLS:
-            tcp.Connection.loseConnection(self)
-        else:
-            lose(self)
-
-    @override
-    def loseWriteConnection(self) -> None:
-        self._direct = False
-        if self.connected:
-            self._writeDisconnecting = True
-            _finish(self)
-
-    def settle(self) -> Any:
-        """As doWrite, at the end of a turn; most often nothing is left to do but to close."""
-        if (
-            self.disconnecting
-            and self._is_plain
-            and self.producer is None
-            and not self.dataBuffer
-            and not self._tempDataLen
-            and not self._aborting
-        ):
-            self.connectionLost(DONE)
-            return None
-        return self.doWrite()
-
-    @override
-    def readConnectionLost(self, reason: Failure) -> None:
-        protocol = self.protocol
-        if protocol.__class__ not in _half_closeable:
-            if not IHalfCloseableProtocol.implementedBy(protocol.__class__):  # perhaps by an adapter
-                tcp.Connection.readConnectionLost(self, reason)
-                return
-            _half_closeable.add(protocol.__class__)
-        try:
-            protocol.readConnectionLost()  # type: ignore[attr-defined]
-        except BaseException:
-            log.err()
-            self.connectionLost(Failure())
-
-    @override
-    def abortConnection(self) -> None:
-        self._direct = False
-        tcp.Connection.abortConnection(self)
-
-    @override
-    def connectionLost(self, reason: Failure) -> None:
-        if not hasattr(self, "socket"):  # a second call, as after abortConnection and then an exception
-            return
-        self._direct = False
-        self._pipe = None
-        self.__dict__.pop("doRead", None)
-        self.connected = 0
-        is_orderly = not issubclass(reason.type, error.ConnectionAborted)  # type: ignore[arg-type]
-        skt = self.socket
-        if self._shouldShutdown:
-            self.reactor.forget(self)
-        else:
-            self.reactor.lose(self)
-        self.disconnected = 1
-        if self.producer is not None:
-            self.producer.stopProducing()
-            self.producer = None
-        if is_orderly and not self._shouldShutdown:
-            skt.close()
-        else:
-            self._closeSocket(is_orderly)
-        protocol = self.protocol
-        self._last = protocol.__class__
-        del self.protocol, self.socket, self.fileno, self._send, self._recv
-        protocol.connectionLost(reason)
-
 
 def sequence_now(transport: FastConnection, iovec: Iterable[bytes]) -> None:
     """writeSequence straight to the socket; the caller knows that the transport may send."""
@@ -425,24 +335,3 @@ def sequence_now(transport: FastConnection, iovec: Iterable[bytes]) -> None:
                 transport._keep(piece, sent)
                 return
             sent -= len(piece)
-
-
-def lose(transport: FastConnection) -> None:
-    """FileDescriptor.loseConnection; with nothing queued the reactor closes at the end of this turn, without EPOLLOUT."""
-    if transport.connected and not transport.disconnecting:
-        transport._read_later = False
-        transport.reactor.mute(transport)
-        if transport._writeDisconnected:  # doWrite will not come any more
-            transport.stopWriting()
-            transport.connectionLost(DONE)
-        else:
-            transport.disconnecting = 1
-            _finish(transport)
-
-
-def _finish(transport: FastConnection) -> None:
-    """Have doWrite called, which closes what is to be closed: now writable, or as soon as it is."""
-    if transport.dataBuffer or transport._tempDataLen:
-        transport.startWriting()
-    else:
-        transport.reactor.settle_soon(transport)

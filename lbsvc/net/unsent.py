@@ -20,6 +20,8 @@ TCP_NOTSENT_LOWAT: Final[int] = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 
 def unsent(transport: Any) -> int:
     """Bytes that were written but that the kernel has not taken yet."""
+    if getattr(transport, "_direct", False):
+        return 0  # one of ours that would give the next bytes to the kernel at once
     queued = getattr(transport, "queued", None)
     if queued is not None:
         return int(queued)

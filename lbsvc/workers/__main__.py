@@ -1,4 +1,6 @@
-"""A worker's process, as workers/member.py starts it: `python -m lbsvc.workers`, its end of the channel as descriptor 3."""
+"""A worker's process, as workers/member.py starts it: `python -m lbsvc.workers PLACE VERSION`, its end of the channel as
+descriptor 3. Where another version is installed by now than the parent's it says so, and ends.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,22 @@ import sys
 import time
 from typing import Any
 
+from lbsvc import __version__
+from lbsvc.net.channel import Channel
 from lbsvc.signals import hold_signals
 from lbsvc.tap import install_reactor
+from lbsvc.workers import messages
 
 #: The descriptor of the channel.
 CHANNEL = 3
+
+
+def refuse(reactor: Any, skt: socket.socket, version: str) -> None:
+    """The parent is of another version, and would not be understood."""
+    words = f"lbsvc {__version__} is what is installed by now, and lbsvc {version} is what runs: restart or upgrade it"
+    channel = Channel(reactor, skt, lambda message, descriptors: None, lambda why: None)
+    channel.send(messages.encode(messages.Refused([("", words)])))
+    channel.close()
 
 
 def main() -> int:
@@ -32,7 +45,11 @@ def main() -> int:
             reactor.callWhenRunning(reactor.stop)
 
     os.set_inheritable(CHANNEL, False)
-    Worker(reactor, socket.socket(fileno=CHANNEL), time.time, os.environ, end)  # noqa: TID251 - the same
+    skt = socket.socket(fileno=CHANNEL)
+    if sys.argv[2:] != [__version__]:
+        refuse(reactor, skt, sys.argv[2] if sys.argv[2:] else "another version")
+        return 1
+    Worker(reactor, skt, time.time, os.environ, end)  # noqa: TID251 - the same
     reactor.run(installSignalHandlers=False)
     return codes[0] if codes else 1
 

@@ -138,11 +138,11 @@ class Crew:
     def start(self) -> None:
         """Start all of them."""
         for place in range(1, self.count + 1):
-            self.spawn(place)
+            self._put(place)
         self._beats.start(BEAT, now=False)
 
     def spawn(self, place: int) -> Member:
-        """Somebody new at a place."""
+        """Somebody new at a place. Raises OSError where no process can be started."""
         due = self._due.pop(place, None)
         if due is not None and due.active():
             due.cancel()
@@ -154,6 +154,20 @@ class Crew:
         else:
             self._held_back.append(member)
         return member
+
+    def _put(self, place: int) -> None:
+        """The same, when it can be."""
+        try:
+            self.spawn(place)
+        except OSError as error:
+            words = f"worker {place} cannot be started: {error.strerror or error}"
+            self._emit("error", "worker.refused", words, worker=place)
+            self._put_later(place)
+
+    def _put_later(self, place: int) -> None:
+        pause = self._pauses.get(place, 0.0)
+        self._pauses[place] = min(max(pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
+        self._due[place] = self._reactor.callLater(pause, self._put, place)
 
     def _begin(self, member: Member) -> None:
         """Tell it all that it needs."""
@@ -214,10 +228,8 @@ class Crew:
         since = former.served_since
         if since is not None and self._reactor.seconds() - since >= STEADY:
             self._pauses.pop(place, None)
-        pause = self._pauses.get(place, 0.0)
-        self._pauses[place] = min(max(pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
         self.restarts[place] = self.restarts.get(place, 0) + 1
-        self._due[place] = self._reactor.callLater(pause, self.spawn, place)
+        self._put_later(place)
 
     # -- what is heard
 
@@ -327,7 +339,7 @@ class Crew:
         places = {member.place for member in self.those(STARTING, SERVING)} | set(self._due)
         for place in range(1, self.count + 1):
             if place not in places:
-                self.spawn(place)
+                self._put(place)
         for member in self.those(STARTING, SERVING):
             if member.place > self.count:
                 self.see_off(member)

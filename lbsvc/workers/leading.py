@@ -66,7 +66,7 @@ class Leading:
     ) -> None:
         """Everything is made, nothing is bound."""
         self._traffic = traffic
-        traffic.pools.is_leading = traffic.listening.is_leading = True
+        traffic.pools.is_leading = traffic.listening.is_leading = traffic.shedding.is_leading = True
         self.ledger = Ledger(
             lambda: traffic.listening.all_books, lambda: traffic.pools.everyone, traffic.shedding.lag.histogram
         )

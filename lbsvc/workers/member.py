@@ -22,6 +22,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from lbsvc import __version__
 from lbsvc.net.channel import Channel
 from lbsvc.workers import messages
 
@@ -100,17 +101,22 @@ class Member:
         self._is_lost = False
         self._ended: str | None = None
         self._killing: Any = None
-        devnull = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        devnull = -1
         try:
+            devnull = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
             self._process = reactor.spawnProcess(
                 _Ending(self._end),
                 sys.executable,
-                [sys.executable, *_flags(), "-m", "lbsvc.workers", f"{place}"],
+                [sys.executable, *_flags(), "-m", "lbsvc.workers", f"{place}", __version__],
                 env=environment(env, sys.path, bool(sys.flags.ignore_environment)),
                 childFDs={0: devnull, 1: 1, 2: 2, 3: its.fileno()},
             )
+        except BaseException:
+            self._channel.close()
+            raise
         finally:
-            os.close(devnull)
+            if devnull >= 0:
+                os.close(devnull)
             its.close()
         self.pid: int = self._process.pid
 

@@ -39,15 +39,22 @@ class Rolling:
         while self._former:
             former = self._former.pop(0)
             if former.number in crew.members and former.state == SERVING:
-                successor = crew.spawn(former.place)
+                try:
+                    successor = crew.spawn(former.place)
+                except OSError as error:
+                    self._fail(former, f"no process can be started: {error.strerror or error}")
+                    return
                 crew.awaiting[successor.number] = partial(self._heard, former, successor)
                 return
         self.over.callback(self._done)
 
+    def _fail(self, former: Member, why: str) -> None:
+        self.over.errback(NotReplaced(f"worker {former.place} stays, {self._done} were replaced: {why}"))
+
     def _heard(self, former: Member, successor: Member, why_not: str | None) -> None:
         crew = self._crew
         if why_not is not None:
-            self.over.errback(NotReplaced(f"worker {former.place} stays, {self._done} were replaced: {why_not}"))
+            self._fail(former, why_not)
             return
         others = [
             each for each in crew.those(SERVING) if each.place == former.place and each not in (former, successor)

@@ -18,12 +18,15 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.python import log
+from twisted.python.failure import Failure
 
+from lbsvc.config.extensions import ExtensionFault, known_algorithm
 from lbsvc.config.schema import Bind, Settings
 from lbsvc.core.backend import Backend
+from lbsvc.core.pickers import PICKERS
 from lbsvc.core.record import Record
 from lbsvc.core.shares import Seat
-from lbsvc.errors import SystemRefusal
+from lbsvc.errors import Mistake, SystemRefusal
 from lbsvc.logs import Logs
 from lbsvc.net.channel import Channel
 from lbsvc.net.drain import Drain
@@ -38,6 +41,8 @@ from lbsvc.workers.tallies import EXCHANGE, Tallies
 
 #: Where a worker's time to finish is not said: the parent is gone.
 ORPHANED: Final = 30.0
+#: How much longer it may take to end then.
+GRACE: Final = 5.0
 #: An access record's user agent.
 _AGENT: Final = Record._fields.index("user_agent")
 
@@ -138,7 +143,9 @@ class Worker:
         if self._traffic is None:
             self._end(0)
             return
-        self.leave(min(self._settings.shutdown.drain_timeout, ORPHANED), False)
+        timeout = min(self._settings.shutdown.drain_timeout, ORPHANED)
+        self._reactor.callLater(timeout + GRACE, self._end, 1)  # nobody is left who would kill one that is stuck
+        self.leave(timeout, False)
 
     def _tell_event(self, line: bytes) -> None:
         """From any thread."""
@@ -154,6 +161,7 @@ class Worker:
             self._names.hear(host, addresses)
         sources = Sources(self._rng, self._wall, self._dice, self._given.open, self._names.lookup)
         try:
+            _learn_algorithms(settings)
             self.logs.open(settings)
             traffic = Traffic(self._reactor, settings, self.logs, self._hearsay, sources, lambda: True)
             traffic.pools.sit(Seat(order.worker - 1, order.workers))
@@ -162,8 +170,9 @@ class Worker:
             if mistakes:
                 traffic.unbind()
                 raise SystemRefusal(mistakes)
-        except SystemRefusal as refusal:
-            self._say(messages.Refused(messages.pack_mistakes(list(refusal.mistakes))))
+        except Exception as error:
+            mistakes = list(error.mistakes) if isinstance(error, SystemRefusal) else [_fault(error)]
+            self._say(messages.Refused(messages.pack_mistakes(mistakes)))
             self._channel.close()
             self._end(1)
             return
@@ -263,15 +272,12 @@ class Worker:
         settings = dealt(messages.unpack_settings(order.settings), self._place[0] - 1, order.workers)
         parts = (*self._traffic.parts, self._traffic.listening)
         try:
+            _learn_algorithms(settings)
             plans = prepare(parts, self._settings, settings)
-        except SystemRefusal as refusal:
-            self._given.drop()
-            self._say(messages.Prepared(order.number, messages.pack_mistakes(list(refusal.mistakes))))
-            return
         except Exception as error:
-            log.err(None, "other settings could not be prepared")
+            mistakes = list(error.mistakes) if isinstance(error, SystemRefusal) else [_fault(error)]
             self._given.drop()
-            self._say(messages.Prepared(order.number, [("", f"{type(error).__name__}: {error}")]))
+            self._say(messages.Prepared(order.number, messages.pack_mistakes(mistakes)))
             return
         self._pending = order.number, settings, order.workers, plans
         self._say(messages.Prepared(order.number, []))
@@ -305,7 +311,7 @@ class Worker:
     # -- the end
 
     def leave(self, timeout: float, is_gentle: bool) -> None:
-        """Accept no more, finish, and end. Told again, it may take so long from then on... but no longer than first said."""
+        """Accept no more, finish within so many seconds, and end. The first word holds."""
         if self._traffic is None:
             self._end(0)
             return
@@ -314,7 +320,7 @@ class Worker:
         self._abandon()
         self._drain = self._traffic.drain(0.0, timeout, lambda words: None, self._traffic.stop_accepting, is_gentle)
         over: Deferred[Any] = self._drain.run()
-        over.addBoth(self._drained)
+        over.addBoth(self._drained).addErrback(self._stuck)
 
     def stop_now(self) -> None:
         """No more waiting."""
@@ -334,6 +340,29 @@ class Worker:
         self.logs.close(2.0)
         self._reactor.callLater(0, self._last_words)
 
+    def _stuck(self, failure: Failure) -> None:
+        log.err(failure, "a worker could not end as it should")
+        self._end(1)
+
     def _last_words(self) -> None:
         self._channel.close()
         self._end(0)
+
+
+def _learn_algorithms(settings: Settings) -> None:
+    """Import those that plugins add, as the parent has when it read their names. Raises SystemRefusal."""
+    mistakes = []
+    for pool in settings.pools.values():
+        try:
+            if pool.algorithm not in PICKERS:
+                known_algorithm(pool.algorithm)
+        except ExtensionFault as fault:
+            mistakes.append(Mistake("", 0, 0, f"pools.{pool.name}.algorithm", str(fault)))
+    if mistakes:
+        raise SystemRefusal(mistakes)
+
+
+def _fault(error: Exception) -> Mistake:
+    """What should not be, in words; more of it is in the log."""
+    log.err(error, "a worker could not do as it was told")
+    return Mistake("", 0, 0, "", f"{type(error).__name__}: {error}")

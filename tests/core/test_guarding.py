@@ -272,6 +272,13 @@ class LifeTests(GuardCase):
         self.use(self.b, BAD, BAD)
         self.assertEqual(self.ejected(), [self.b])
 
+    def test_written_by_another(self) -> None:
+        """A reload takes back what another process has found and was only written down here, as what we have found."""
+        self.make(BREAKER, EJECTION)
+        self.a.circuit, self.a.is_ejected = "open", True
+        self.guard.revise(BreakerPolicy(failure_threshold=2), EjectionPolicy(failures=2))
+        self.assertEqual((self.states(), self.ejected(), self.clock.getDelayedCalls()), (["closed"] * 3, [], []))
+
     def test_switched_off(self) -> None:
         """A reload that switches both off leaves no trace and no timer; failures mean nothing then."""
         self.make(BREAKER, EJECTION)

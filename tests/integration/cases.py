@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,8 @@ T = TypeVar("T")
 def config(listeners: Mapping[str, Any], pools: Mapping[str, Any] | None = None, *, admin: int, **rest: Any) -> str:
     """A configuration file; `admin` is its port on loopback."""
     tree = {"listeners": listeners, "pools": pools or {}, "admin": {"bind": f"127.0.0.1:{admin}"}, **rest}
+    if (workers := os.environ.get("LBSVC_TEST_WORKERS")) and "workers" not in tree:
+        tree["workers"] = int(workers)  # see tests/kit/processes.py
     return yaml.safe_dump(tree, sort_keys=False)
 
 

@@ -246,7 +246,10 @@ class DialTests(ReactorCase):
     def test_no_descriptor(self) -> None:
         """Having no descriptor for it is nobody's failure."""
         none_left = OSError(errno.EMFILE, "Too many open files")
-        with patch("socket.socket", side_effect=none_left), patch("lbsvc.net.dialing.BareSocket", side_effect=none_left):
+        with (
+            patch("socket.socket", side_effect=none_left),
+            patch("lbsvc.net.dialing.BareSocket", side_effect=none_left),
+        ):
             self.dial(9)
             self.spin(lambda: self.failures)
         ((outcome, detail),) = self.failures

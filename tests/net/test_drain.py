@@ -87,6 +87,13 @@ class DrainTests(TestCase):
         stop.turn(0.1)
         self.assertEqual(len(stop.done), 1)
 
+    def test_told(self) -> None:
+        """People are told of connections also where something else is waited for."""
+        stop = Stop(timeout=1, left=2)
+        stop.drain._count_told = lambda: 7
+        stop.run().turn(1.1)
+        self.assertEqual(stop.said, ["7 connections to finish, for 1 s at most", "cutting 7 connections that are left"])
+
     def test_stages(self) -> None:
         """Nothing stops during `delay`; then accepting does; what is left `drain_timeout` after that is cut."""
         stop = Stop(delay=5, timeout=10, left=3).run()

@@ -187,7 +187,7 @@ class EarlyTests(RoadTestCase):
         backend = road.network.pending.connect()
         road.network.settle()
         self.assertEqual(bytes(backend.received), BIG)
-        self.assertEqual(relay.early, [])
+        self.assertEqual(list(relay.early), [])
         client.transport.abortConnection()
         self.whole(road, client_closed=1)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
 
-from lbsvc.net.transports import UnsaidEnd
+from lbsvc.net.closing import UnsaidEnd
 from tests.net.reactors import HalfSide, Side
 from tests.net.secured import SecureCase, narrow
 

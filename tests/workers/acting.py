@@ -134,6 +134,7 @@ class Play:
     def __init__(self, case: Patching, workers: int = 2, **keys: Any) -> None:
         case.patch(crew_module, "Member", self._cast)
         self.clock = Clock()
+        self.is_full = False
         self.everyone: list[Actor] = []
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.books = Books()
@@ -154,6 +155,8 @@ class Play:
         )
 
     def _cast(self, *arguments: Any) -> Actor:
+        if self.is_full:
+            raise OSError(11, "no more processes")
         actor = Actor(*arguments)
         self.everyone.append(actor)
         return actor

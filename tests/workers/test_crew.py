@@ -103,6 +103,17 @@ class ReplacedTests(CrewCase):
         self.assertIn("listeners.main.tls: no such file", refused["message"])
         self.assertEqual(self.play.told_of("worker.gone")[0]["how"], "it has ended with 1")
 
+    def test_no_process(self) -> None:
+        """Where no process can be started it is tried again, at once and then more seldom, and told of each time."""
+        self.play.is_full = True
+        self.crew.start()
+        self.play.clock.pump([0.25] * 8)
+        refused = self.play.told_of("worker.refused")
+        self.assertEqual([each["message"] for each in refused], ["worker 1 cannot be started: no more processes"] * 4)
+        self.play.is_full = False
+        self.play.clock.pump([0.25] * 8)
+        self.assertEqual([actor.place for actor in self.play.there], [1])
+
     def test_its_numbers(self) -> None:
         """What one that is gone carried is nobody's any more, for the books and for the others."""
         play = Play(self, 2)

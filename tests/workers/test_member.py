@@ -11,6 +11,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from lbsvc import __version__
 from lbsvc.workers import member as member_module
 from lbsvc.workers import messages
 from lbsvc.workers.member import GRACE, MOST_GIVEN, Member, environment
@@ -75,11 +76,24 @@ class StartTests(MemberCase):
     def test_process(self) -> None:
         """It is this Python with the module, its place, our output, and its end of the channel as descriptor 3."""
         _, program, arguments, env, keys = self.reactor.started
-        self.assertEqual((arguments[0], arguments[-3:]), (program, ["-m", "lbsvc.workers", "2"]))
+        self.assertEqual((arguments[0], arguments[-3:]), (program, ["lbsvc.workers", "2", __version__]))
         self.assertEqual((keys["childFDs"][1], keys["childFDs"][2], sorted(keys["childFDs"])), (1, 2, [0, 1, 2, 3]))
         self.assertEqual((env["A"], self.member.pid), ("b", 77))
         for number in (0, 3):  # nothing of ours is left open
             self.assertRaises(OSError, os.fstat, keys["childFDs"][number])
+
+    def test_no_process(self) -> None:
+        """Where none can be started nothing is left of it."""
+
+        def spawn(*_: Any, **keys: Any) -> None:
+            self.reactor.started = (keys["childFDs"],)
+            raise OSError(11, "no more processes")
+
+        self.reactor.spawnProcess = spawn
+        self.assertRaises(OSError, Member, self.reactor, 6, 2, lambda *_: None, lambda *_: None, {})
+        self.assertTrue(self.wire.is_closed)
+        for number in (0, 3):
+            self.assertRaises(OSError, os.fstat, self.reactor.started[0][number])
 
     def test_environment(self) -> None:
         """It has the parent's, less what a service manager told that alone, and finds modules where the parent does only."""

@@ -54,6 +54,13 @@ class RollingTests(SynchronousTestCase):
         self.play.clock.advance(100.0)
         self.assertEqual((self.two.state, len(self.play.everyone)), (SERVING, 4))
 
+    def test_no_process(self) -> None:
+        """The same where no process can be started."""
+        self.play.is_full = True
+        refusal = self.failureResultOf(self.roll(), NotReplaced)
+        self.assertIn("worker 1 stays, 0 were replaced: no process can be started: no more", str(refusal.value))
+        self.assertEqual(self.one.state, SERVING)
+
     def test_dies(self) -> None:
         """One that dies before it serves is the same; one that was to be replaced and dies is replaced all the same."""
         over = self.roll()
