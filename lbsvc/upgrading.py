@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -207,8 +208,12 @@ class Upgrading:
         self._reactor.callLater(0, self._service.succeeded)
 
     def bereaved(self, attempt: Attempt) -> None:
-        """The process that has taken our place has ended while we drain."""
-        self._emit("error", "service.upgrade", f"upgrade: {attempt.fate()}, having taken over", pid=attempt.pid)
+        """The process that has taken our place has ended while we drain: because it was told to, or not."""
+        if attempt.was_told_to_end:
+            words = f"upgrade: process {attempt.pid}, which had taken over, was told to end"
+            self._emit("info", "service.upgrade", words, pid=attempt.pid)
+        else:
+            self._emit("error", "service.upgrade", f"upgrade: {attempt.fate()}, having taken over", pid=attempt.pid)
 
 
 class Attempt(ProcessProtocol):
@@ -289,6 +294,11 @@ class Attempt(ProcessProtocol):
             assert self._channel is not None
             self._channel.doRead()  # the end is noticed before what came of it
             self._fail(Failed(self.fate()))
+
+    @property
+    def was_told_to_end(self) -> bool:
+        """Has it ended as a service does that is stopped?"""
+        return self._signal in (signal.SIGTERM, signal.SIGINT) or (self._signal is None and self.exit_code == 0)
 
     def fate(self) -> str:
         """How it has ended, in words."""

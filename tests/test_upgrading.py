@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 from typing import Any
 
@@ -249,6 +250,13 @@ class UpgradingTests(TestCase):
         self.child.say(ready=[0, 1])
         self.child.end(ProcessTerminated(1))
         self.assertIn("having taken over", self.service.events[-1][1])
+
+    def test_is_told_to_end_having_taken_over(self) -> None:
+        """Whoever has our place and is stopped while we drain is no error."""
+        self.start()
+        self.child.say(ready=[0, 1])
+        self.child.end(ProcessTerminated(None, signal.SIGTERM))
+        self.assertIn("was told to end", self.service.events[-1][1])
 
     def test_dies_before_the_manager_knows(self) -> None:
         """It ends while MAINPID waits for room: we go on."""

@@ -15,7 +15,7 @@ from twisted.internet.protocol import Protocol
 
 from lbsvc.http.site import HttpSite
 from lbsvc.net.deadlines import NEVER
-from lbsvc.net.unsent import undelivered
+from lbsvc.net.unsent import undelivered, unsent
 
 #: How long, and how many bytes, we read and drop so that a client gets to see an answer that ends its connection.
 LINGER: Final = 5.0
@@ -46,7 +46,10 @@ class EndingConnection(Protocol):
         # A producer that is paused when the last byte leaves would keep Twisted from closing.
         self.transport.unregisterProducer()
         self.transport.loseConnection()
-        self.watch_write()
+        if self.site.closes_late or unsent(self.transport):
+            self.watch_write()
+        else:
+            self.deadline = NEVER  # it is lost at the end of this turn: nobody has to take anything any more
 
     def linger(self) -> None:
         """Close though the client may still be sending: our side first, then read and drop until it has ended too."""

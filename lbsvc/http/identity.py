@@ -95,17 +95,18 @@ _NOBODY: Final = Claim("", ())
 class Trust:
     """Whom a listener believes (`trusted_proxies`), and in which words it tells backends (`forwarded`)."""
 
-    __slots__ = ("_forwarded", "_last", "_networks")
+    __slots__ = ("_believes_any", "_forwarded", "_last", "_networks")
 
     def __init__(self, trusted: tuple[str, ...], forwarded: str) -> None:
         self._networks = Networks(trusted)
+        self._believes_any = bool(trusted)
         self._forwarded = forwarded  # off | x-forwarded | rfc7239 | both
         #: what was read last and what it said: both questions about a section are asked one after the other
         self._last: tuple[Sequence[Field], list[Claim]] = ((), [])
 
     def believes(self, peer: str) -> bool:
         """Is this peer, an address or "unix", a trusted proxy?"""
-        return self._networks.contains(peer)
+        return self._believes_any and self._networks.contains(peer)
 
     def client(self, peer: str, section: Section) -> str:
         """Who asks, by what the peer says if it is believed: an address, or "unix"."""
@@ -118,7 +119,7 @@ class Trust:
 
         `scheme` is the one in which it came; `certificate` what `certificate_lines` made of its connection.
         """
-        if not self._networks.contains(peer):
+        if not self.believes(peer):
             return self._about_stranger(peer, scheme, head) + certificate
         identity = head.section.identity
         if certificate and any(field[0].startswith(_CERTIFICATE) for field in identity):

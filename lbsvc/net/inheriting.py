@@ -42,6 +42,9 @@ LARGEST: Final = 64 << 20
 #: What stands where in the new process: the channel, the description, and then the sockets.
 _CHANNEL: Final = 3
 _STORY: Final = 4
+#: What a number of a descriptor may be.
+_FIRST: Final = 3
+_LAST: Final = 1 << 30
 _SOCKETS: Final = 5
 
 
@@ -241,8 +244,8 @@ def take_inherited(env: MutableMapping[str, str], pid: int, parent: int) -> Inhe
             return None  # meant for another process: its descriptors are none of ours
         if told["version"] != VERSION:
             raise _refusal(f"the running program hands over by version {told['version']}, this one by {VERSION}")
-        channel, story = int(told["channel"]), int(told["story"])
-    except (ValueError, TypeError, KeyError):
+        channel, story = _number(told["channel"]), _number(told["story"])
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         raise _refusal("cannot be read") from None
     for variable in ("WATCHDOG_PID", "SYSTEMD_EXEC_PID"):
         if env.get(variable) == str(parent):
@@ -251,13 +254,20 @@ def take_inherited(env: MutableMapping[str, str], pid: int, parent: int) -> Inhe
     try:
         opened.append(_adopt(channel))
         return _read(parent, opened, _story(story))
-    except (ValueError, TypeError, KeyError, IndexError, OSError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, OSError, OverflowError, RecursionError) as error:
         _close(opened)
         raise _refusal(f"cannot be taken over: {type(error).__name__}: {error}") from None
 
 
 def _refusal(message: str) -> SystemRefusal:
     return SystemRefusal([Mistake("", 0, 0, VARIABLE, message)])
+
+
+def _number(value: object) -> int:
+    """A descriptor that may be handed over: not one of the three that everybody has."""
+    if not isinstance(value, int) or isinstance(value, bool) or not _FIRST <= value <= _LAST:
+        raise ValueError(f"{value!r} is no descriptor of ours")
+    return value
 
 
 def _story(number: int) -> dict[str, Any]:
@@ -287,9 +297,11 @@ def _read(parent: int, opened: list[socket.socket], story: dict[str, Any]) -> In
     sockets = []
     for place, each in enumerate(story["sockets"]):
         file = each["file"]
-        given = Given(str(each["bind"]), tuple(each["numbers"]), (int(file[0]), int(file[1])) if file else None)
+        given = Given(
+            str(each["bind"]), tuple(map(_number, each["numbers"])), (int(file[0]), int(file[1])) if file else None
+        )
         sockets.append(_Inherited(place, given, [take(number) for number in given.numbers]))
     passed: dict[str, list[socket.socket]] = {}
     for name, number in story["passed"]:
-        passed.setdefault(str(name), []).append(take(number))
+        passed.setdefault(str(name), []).append(take(_number(number)))
     return Inherited(parent, opened[0], sockets, passed, story["changes"])

@@ -42,7 +42,7 @@ class OrdinaryPort:
         """As net/ports.py."""
         change_factory(self._port, factory)
 
-    def share(self) -> None:
+    def share(self, lead: object = None) -> None:
         """Nothing to do: other reactors wake every process for each connection, so that nobody is left waiting."""
 
     def pauseAccepting(self) -> None:  # noqa: N802 - as net/ports.py

@@ -37,7 +37,7 @@ from typing_extensions import override
 
 from lbsvc.core.networks import UNIX
 from lbsvc.net.bare import BareSocket
-from lbsvc.net.sharing import SHARED_ACCEPTS, Turns
+from lbsvc.net.sharing import SHARED_ACCEPTS, Lead, Turns
 from lbsvc.net.transports import FastConnection
 
 MOST_ACCEPTS = 128
@@ -171,13 +171,14 @@ class LeanPort(tcp.Port):
         change_factory(self, factory)
         self._ask_factory()
 
-    def share(self) -> None:
-        """From now on it is one of several that accept from this socket; may be called at any time while it listens."""
+    def share(self, lead: Lead | None = None) -> None:
+        """From now on it is one of several that accept from this socket; may be called at any time while it listens. `lead`
+        says whether this process has more connections than others."""
         if self._turns is not None:
             return
         was_watched = self.reactor.watches(self)
         self.stopReading()
-        self._turns = Turns(self, self.reactor)
+        self._turns = Turns(self, self.reactor, lead)
         self.numberAccepts = self._most = SHARED_ACCEPTS
         if was_watched:
             self.startReading()

@@ -36,6 +36,7 @@ from lbsvc.errors import Mistake
 from lbsvc.net.binding import SocketFile, adopt, open_sockets
 from lbsvc.net.inheriting import Given, Inherited
 from lbsvc.net.ordinary import OrdinaryPort
+from lbsvc.net.sharing import Lead
 from lbsvc.net.systemd import Passed, address_of, open_passed
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ def opener(passed: Passed, inherited: Inherited | None = None) -> Opener:
 
 class SharedSocket(socket.socket):
     """A listening socket that other processes accept on, too: a copy of one that is held somewhere."""
+
+    #: whether this process has more connections than the others
+    lead: Lead | None = None
 
 
 class HeldSocket(socket.socket):
@@ -168,6 +172,7 @@ class Bound:
                     self.ports.append(HeldPort(made))
                     continue
                 is_shared = isinstance(made, SharedSocket)
+                lead = getattr(made, "lead", None)
                 try:
                     # adopted ports do not shut the socket down when they close
                     port = adopt(reactor, made, factory)
@@ -176,7 +181,7 @@ class Bound:
                     raise
                 self.ports.append(port if hasattr(port, "pauseAccepting") else OrdinaryPort(port))
                 if is_shared:
-                    self.ports[-1].share()
+                    self.ports[-1].share(lead)
                 if factory is NOBODY:
                     self.ports[-1].pauseAccepting()
         except OSError:

@@ -59,9 +59,6 @@ class Outbox:
             # Lost or cut meanwhile; or something came behind it, and EPOLLOUT takes care of all of it.
             if not transport.connected or transport._aborting or transport.fileno() in writes:
                 continue
-            if not transport._is_plain:
-                self._reactor.settle_soon(transport)  # TLS may have put off a read until its record has gone
-                continue
             data = transport.dataBuffer
             try:
                 sent = transport._send(data)
@@ -75,6 +72,8 @@ class Outbox:
                     transport._direct = True
                 else:
                     transport._rearm()
+                if not transport._is_plain:
+                    transport._begin_reading()  # TLS may have put it off until its record had gone
                 continue
             try:
                 transport._keep(data, sent)

@@ -15,6 +15,7 @@ Called by app.py and by whoever operates the service. Seconds of a monotonic clo
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from twisted.internet.task import LoopingCall
 
 from lbsvc.config.schema import Settings
 from lbsvc.core.backend import Backend
+from lbsvc.net import scales
 from lbsvc.traffic import Traffic
 from lbsvc.workers import messages
 from lbsvc.workers.ledger import Ledger
@@ -72,6 +74,8 @@ class Crew:
         self._names = names
         self._last_number = 0
         self.members: dict[int, Member] = {}
+        #: how many connections each has, for the workers themselves
+        self._scales = scales.memory()
         #: place -> how often it was filled anew, and the pause before that is done again
         self.restarts: dict[int, int] = {}
         self._pauses: dict[int, float] = {}
@@ -179,7 +183,7 @@ class Crew:
         )
         settings = messages.pack_settings(self._settings)
         verdicts, names = self._verdicts(), self._names()
-        member.say(messages.Begin(member.place, self.count, settings, verdicts, names))
+        member.say(messages.Begin(member.place, self.count, settings, verdicts, names), [self._scales])
 
     def _serves(self, member: Member, told: messages.Serving) -> None:
         if member.state != STARTING:
@@ -203,6 +207,8 @@ class Crew:
         del self.members[member.number]
         self._ledger.forget(member.number)
         self._tell_others(member, messages.Forget(member.number))
+        if not any(other.place == member.place for other in self.those(SERVING)):
+            scales.vacate(self._scales, member.place - 1)
         self.rounds.leave(member.number)
         late = self._leaving.pop(member.number, None)
         if late is not None and late.active():
@@ -385,6 +391,7 @@ class Crew:
 
     def stop(self) -> None:
         """No timer is left."""
+        os.close(self._scales)
         self.rounds.stop()
         for late in self._leaving.values():
             if late.active():

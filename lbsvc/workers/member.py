@@ -103,13 +103,16 @@ class Member:
         self._killing: Any = None
         devnull = -1
         try:
-            devnull = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            devnull = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            # Where they were closed when we were started their numbers are those of other things of ours.
+            output = 1 if sys.__stdout__ is not None else devnull
+            errors = 2 if sys.__stderr__ is not None else devnull
             self._process = reactor.spawnProcess(
                 _Ending(self._end),
                 sys.executable,
                 [sys.executable, *_flags(), "-m", "lbsvc.workers", f"{place}", __version__],
                 env=environment(env, sys.path, bool(sys.flags.ignore_environment)),
-                childFDs={0: devnull, 1: 1, 2: 2, 3: its.fileno()},
+                childFDs={0: devnull, 1: output, 2: errors, 3: its.fileno()},
             )
         except BaseException:
             self._channel.close()
@@ -122,9 +125,9 @@ class Member:
 
     # -- to it
 
-    def say(self, message: messages.Message) -> None:
+    def say(self, message: messages.Message, descriptors: Sequence[int] = ()) -> None:
         """Tell it something; what cannot be told to one that is gone is lost."""
-        self._channel.send(messages.encode(message))
+        self._channel.send(messages.encode(message), descriptors)
 
     def give(self, binds: Iterable[tuple[str, Sequence[socket.socket]]]) -> None:
         """Copies of the listening sockets of each of these binds."""

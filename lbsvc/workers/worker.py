@@ -10,6 +10,7 @@ parent, its access lines it writes itself. Made by workers/__main__.py, with the
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,8 @@ from lbsvc.errors import Mistake, SystemRefusal
 from lbsvc.logs import Logs
 from lbsvc.net.channel import Channel
 from lbsvc.net.drain import Drain
+from lbsvc.net.scales import Scales
+from lbsvc.net.sharing import Lead
 from lbsvc.net.sockets import SharedSocket
 from lbsvc.reloading import Plan, prepare
 from lbsvc.traffic import GC_THRESHOLDS, Sources, Traffic
@@ -51,6 +54,8 @@ class Given:
     """Listening sockets that the parent has given, until somebody opens their binds."""
 
     def __init__(self) -> None:
+        #: what the ports of these sockets ask whether we are ahead of others
+        self.lead: Lead | None = None
         #: bind -> which of those that are written alike -> its sockets
         self._sockets: dict[str, dict[int, list[socket.socket]]] = {}
 
@@ -66,7 +71,11 @@ class Given:
         found = self._sockets.get(str(bind))
         if not found:
             raise OSError(0, "the parent has passed no socket for it")
-        return found.pop(min(found))
+        sockets = found.pop(min(found))
+        for made in sockets:
+            assert isinstance(made, SharedSocket)
+            made.lead = self.lead
+        return sockets
 
     def drop(self) -> None:
         """What nobody has opened."""
@@ -106,6 +115,8 @@ class Worker:
         self._drain: Drain | None = None
         self._is_over = False  # nobody listens to us any more
         self._has_resigned = False
+        #: what we and the others have; None: nobody has given us any
+        self._scales: Scales | None = None
         self._obey: dict[type, Callable[[Any], None]] = {
             messages.Begin: self._begin,
             messages.Prepare: self._prepare,
@@ -132,6 +143,14 @@ class Worker:
 
     def _heard(self, message: bytes, descriptors: list[int]) -> None:
         order = messages.read_order(message)
+        if isinstance(order, messages.Begin) and descriptors:
+            self._scales = self._given.lead = Scales(
+                descriptors[0],
+                order.worker - 1,
+                order.workers,
+                lambda: self._traffic.listening.open if self._traffic else 0,
+            )
+            os.close(descriptors[0])
         if isinstance(order, messages.Given):
             self._given.take_in(order.binds, descriptors)
             return
@@ -232,11 +251,14 @@ class Worker:
 
     def _exchange(self) -> None:
         """Tell what was taken of the limits that are counted together."""
-        if not self._is_over:
-            values = self._tallies.collect(self._reactor.seconds())
-            if values:
-                self._say(messages.Tallied(0, values))
-            self._reactor.callLater(EXCHANGE, self._exchange)
+        if self._is_over:
+            return
+        self._reactor.callLater(EXCHANGE, self._exchange)  # first: whatever goes wrong now is not the last of it
+        if self._scales is not None and self._drain is None:
+            self._scales.weigh()
+        values = self._tallies.collect(self._reactor.seconds())
+        if values:
+            self._say(messages.Tallied(0, values))
 
     def _report(self, order: messages.Ask) -> None:
         if self._traffic is not None:
@@ -295,6 +317,8 @@ class Worker:
         for plan in plans:
             plan.commit()
         self._tallies.enlist()
+        if self._scales is not None:
+            self._scales.places = workers
         self._given.drop()
         self._say(messages.Committed(order.number))
 
@@ -318,6 +342,8 @@ class Worker:
         if self._drain is not None:
             return
         self._abandon()
+        if self._scales is not None and not self._has_resigned:
+            self._scales.leave()
         self._drain = self._traffic.drain(0.0, timeout, lambda words: None, self._traffic.stop_accepting, is_gentle)
         over: Deferred[Any] = self._drain.run()
         over.addBoth(self._drained).addErrback(self._stuck)

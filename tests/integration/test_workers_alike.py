@@ -6,13 +6,14 @@ import contextlib
 import os
 import shutil
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from tests.integration.cases import config
 from tests.integration.test_workers import WorkersTestCase, is_there
 from tests.kit.operating import Operator, fresh_requests
-from tests.kit.processes import ROOT, Balancer, RawClient, free_port, get, until
+from tests.kit.processes import ROOT, Balancer, RawClient, answers, free_port, get, until
 from tests.kit.upstreams import Hang, RecordingBackend, Request
 
 PLUGIN = """
@@ -167,6 +168,24 @@ class OperatingTests(WorkersTestCase):
         self.assertEqual({get(port).status for _ in range(6)}, {200})
         until(lambda: len(self.rows(balancer)) == 2, "the one that could not begin is gone")
         self.assertEqual(self.pids(balancer), before)
+
+    def test_killed_amid_a_reload(self) -> None:
+        """A worker that dies before it has agreed to a change holds nobody up, and its successor lives by the change."""
+        balancer, port = self.several(*self.backends)
+        first, second = self.pids(balancer)
+        other = free_port()
+        operator = Operator(balancer)
+        operator.tree["pools"]["web"]["backends"] = [f"127.0.0.1:{self.backends[1].port}"]
+        operator.tree["listeners"]["more"] = {"bind": f"127.0.0.1:{other}", "pool": "web"}
+        os.kill(first, signal.SIGSTOP)
+        with ThreadPoolExecutor(1) as thread:
+            answer = thread.submit(operator.reload)
+            until(lambda: answers(other), "its socket is there")
+            os.kill(first, signal.SIGKILL)
+            self.assertEqual(answer.result(30).status, 200)
+        until(lambda: len(set(self.pids(balancer)) - {first}) == 2, "replaced")
+        self.assertEqual({get(each).body for each in (port, other) * 6}, {b"b"})
+        self.assertIn(second, self.pids(balancer))
 
     def test_circuits(self) -> None:
         """A circuit that has opened is shown open, and told by the workers alone, also when a reload closes it."""

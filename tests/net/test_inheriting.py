@@ -94,7 +94,9 @@ class WordTests(InheritingTestCase):
     def test_nonsense(self) -> None:
         """What cannot be read is refused in words, and so is another version."""
         os.close(self.channel)
-        for text in ("", "5", "[]", "{}", '{"pid": 4711}', '{"pid": 4711, "version": 1, "channel": null, "story": 4}'):
+        start = f'{{"pid": {PARENT}, "version": 1, "channel": '
+        wrong = [f'{start}{each}, "story": 4}}' for each in ("null", "1e999", "99999999999", "1", '"3"', "true")]
+        for text in ("", "5", "[]", "{}", '{"pid": 4711}', "[" * 60_000, *wrong):
             self.assertIn("cannot be read", self.refusal({VARIABLE: text}), text)
         self.assertIn("by version 99, this one by 1", self.refusal(self.word(version=99)))
 

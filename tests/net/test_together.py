@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 from lbsvc.net.together import LIGHT, MOST, Outbox, write_now, writer_for
 from tests.net.reactors import ReactorCase
-from tests.net.secured import SecureCase
+from tests.net.secured import SecureCase, narrow
 from tests.net.test_reactor_writes import small_buffers
 
 
@@ -244,6 +244,28 @@ class SealedTests(SecureCase):
             far.write(word)
             self.spin(lambda word=word: near.received.endswith(word))
         self.assertEqual(near.transport.queued, 0)
+
+    def test_full(self) -> None:
+        """What the kernel does not take follows when it does; a read that was put off meanwhile comes back."""
+        near, far = self.connect()
+        narrow(near, far)
+        outbox = Outbox(self.reactor)
+        sent = hashlib.sha256()
+        size = 0
+        while not near.transport.queued:
+            content = b"%07d\n" % size * (LIGHT // 8)
+            outbox.write(near.transport, content)
+            sent.update(content)
+            size += len(content)
+            self.reactor.doPoll(0)
+        self.assertEqual(hashlib.sha256(far.read(size)).digest(), sent.digest())
+        self.spin(lambda: not near.transport.queued)
+        outbox.write(near.transport, b"x")
+        near.transport._read_when_written()  # as for a second key update
+        self.assertFalse(self.reactor.watches(near.transport))
+        far.write(b"y")
+        self.assertEqual(far.read(1), b"x")
+        self.spin(lambda: near.received)
 
     def test_end(self) -> None:
         """A close behind it says close_notify behind it."""

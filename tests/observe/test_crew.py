@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from twisted.trial.unittest import TestCase
 
 from lbsvc.core.books import Histogram
-from lbsvc.observe.crew import WORKER_STATES, worker_series
+from lbsvc.observe.crew import WORKER_STATES, Spent, worker_series
 from lbsvc.observe.exposition import slices
 from lbsvc.observe.metrics import LbsvcCollector
 from tests.admin.fake_control import WORKERS
@@ -73,3 +73,13 @@ class CrewTests(TestCase):
             ["promtool", "check", "metrics"], input=page(), capture_output=True, text=True, timeout=60
         )
         self.assertEqual((done.stdout, done.stderr, done.returncode), ("", "", 0))
+
+    def test_replaced(self) -> None:
+        """While one replaces another in a place there is one series for both; CPU time does not fall when one is gone."""
+        spent = Spent()
+        one = {"worker": 1, "pid": 10, "cpu_seconds": 3.0}
+        two = {"worker": 1, "pid": 11, "cpu_seconds": 0.5}
+        self.assertEqual(spent.by_place([one]), {1: 3.0})
+        self.assertEqual(spent.by_place([one, two]), {1: 3.5})
+        self.assertEqual(spent.by_place([two]), {1: 3.5})
+        self.assertEqual(spent.by_place([{**two, "cpu_seconds": 0.0}]), {1: 3.5})

@@ -6,7 +6,7 @@ told, in order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any, Protocol, TypeVar, cast
 
@@ -53,7 +53,7 @@ class Actor:
 
     # -- as the crew sees it
 
-    def say(self, message: messages.Message) -> None:
+    def say(self, message: messages.Message, descriptors: Sequence[int] = ()) -> None:
         self.told.append(messages.read_order(messages.encode(message)))
 
     def give(self, binds: Iterable[tuple[str, list[Any]]]) -> None:

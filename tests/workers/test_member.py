@@ -82,6 +82,13 @@ class StartTests(MemberCase):
         for number in (0, 3):  # nothing of ours is left open
             self.assertRaises(OSError, os.fstat, keys["childFDs"][number])
 
+    def test_no_output(self) -> None:
+        """Where we were started without standard output it has none either, and not what has its number here."""
+        self.patch(member_module.sys, "__stdout__", None)
+        self.setUp()
+        numbers = self.reactor.started[4]["childFDs"]
+        self.assertEqual((numbers[1] == numbers[0], numbers[2]), (True, 2))
+
     def test_no_process(self) -> None:
         """Where none can be started nothing is left of it."""
 
