@@ -1,10 +1,13 @@
 """A worker's process, as workers/member.py starts it: `python -m lbsvc.workers PLACE VERSION`, its end of the channel as
-descriptor 3. Where another version is installed by now than the parent's it says so, and ends.
+descriptor 3. Where another version is installed by now than the parent's it says so, and ends. When the parent dies the
+kernel kills it: one that hangs or is stopped would else keep the listening sockets, and nobody could start the service anew.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import socket
 import sys
 import time
@@ -18,6 +21,8 @@ from lbsvc.workers import messages
 
 #: The descriptor of the channel.
 CHANNEL = 3
+#: prctl(2)
+_PR_SET_PDEATHSIG = 1
 
 
 def refuse(reactor: Any, skt: socket.socket, version: str) -> None:
@@ -28,8 +33,17 @@ def refuse(reactor: Any, skt: socket.socket, version: str) -> None:
     channel.close()
 
 
+def die_with_parent() -> None:
+    """Have the kernel kill us when the parent dies (prctl(2), PR_SET_PDEATHSIG). Where it cannot the channel's end says so."""
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    except (OSError, AttributeError):  # no Linux
+        return
+
+
 def main() -> int:
     """Be a worker, for its whole life; its exit code."""
+    die_with_parent()
     hold_signals()
     install_reactor()
     from twisted.internet import reactor as installed  # noqa: TID251 - a program, as tap.py is

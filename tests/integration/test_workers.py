@@ -82,9 +82,10 @@ class LifeTests(WorkersTestCase):
         self.assertEqual([event["worker"] for event in balancer.events() if event["event"] == "worker.hung"], [1])
 
     def test_parent_killed(self) -> None:
-        """Without their parent workers end."""
+        """Without their parent workers end, one that is stopped too: the service can be started anew."""
         balancer, _ = self.several(*self.backends)
         pids = self.pids(balancer)
+        os.kill(pids[0], signal.SIGSTOP)  # one that hangs would keep the port
         os.kill(balancer.pid, signal.SIGKILL)
         until(lambda: not any(is_there(pid) for pid in pids), "ended")
 
