@@ -150,7 +150,8 @@ class Balancer(MultiService):
         super().startService()
         # Members first: the checker's first round is of whoever is there when it starts.
         answers = traffic.start()
-        self._checker.setServiceParent(self)
+        if self.leading is None or self._inherited is not None:
+            self._checker.setServiceParent(self)
         if self._inherited is None or self.leading is not None:  # a leader holds sockets for others, and accepts nobody
             self._accept(traffic)
         # Listeners come last: where binds overlap, to prepare is to close.
@@ -160,7 +161,7 @@ class Balancer(MultiService):
         named = DeferredList(answers).addCallback(lambda _: self._checker.everyone_asked())
         awaited: list[Deferred[Any]] = [self._checker.first_round, named]
         if self.leading is not None and self._inherited is None:
-            awaited.append(self.leading.start())
+            awaited.append(self.leading.start(lambda: self._checker.setServiceParent(self)))
         DeferredList(awaited).addCallback(self._first_round_over)
         for note in self._notes:
             emit("info", "config.note", note)
@@ -172,8 +173,8 @@ class Balancer(MultiService):
         traffic.accept()
         for listener in traffic.listening.listeners:
             for address in listener.addresses:
-                words = f"{listener.name} listens on {address}"
-                self.emit("info", "listener.bound", words, listener=listener.name, bind=address)
+                name = listener.name
+                self.emit("info", "listener.bound", f"{name} listens on {address}", listener=name, bind=address)
 
     @property
     def pools(self) -> Pools | None:
@@ -294,13 +295,11 @@ class Balancer(MultiService):
     def reload(self, who: str = "SIGHUP") -> None:
         """Read the file again; what comes of it is in the log."""
 
-        def refused(failure: Failure) -> None:
-            failure.trap(ConfigErrors, SystemRefusal)
-
         def unforeseen(failure: Failure) -> None:
             self.emit("error", "twisted", f"a reload failed: {failure.value}", traceback=failure.getTraceback())
 
-        self.reloading.reload(who).addErrback(refused).addErrback(unforeseen)
+        reloading = self.reloading.reload(who)
+        reloading.addErrback(lambda failure: failure.trap(ConfigErrors, SystemRefusal) and None).addErrback(unforeseen)
 
     def _file_changed(self) -> None:
         self.reload("watch")
@@ -376,7 +375,8 @@ class Balancer(MultiService):
 
     def _accepting_ends(self) -> None:
         """What is left needs no checks any more, and backends of our own (`respond` listeners) would fail theirs."""
-        self._checker.disownServiceParent()
+        if self._checker.running:
+            self._checker.disownServiceParent()
         assert self.traffic is not None
         self.traffic.stop_accepting()
         for listener in self.traffic.listening.listeners:

@@ -102,6 +102,7 @@ NEIGHBOURS = {
     ("viewing", "logs"),
     ("viewing", "pools"),
     ("viewing", "reloading"),
+    ("viewing", "workers"),
     ("app", "traffic"),
     ("app", "workers"),
     ("traffic", "cutting"),
@@ -116,7 +117,6 @@ NEIGHBOURS = {
     ("workers", "relistening"),
     ("workers", "shedding"),
     ("workers", "traffic"),
-    ("workers", "viewing"),
     ("workers.__main__", "tap"),
 }
 

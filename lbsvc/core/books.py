@@ -11,7 +11,7 @@ from collections.abc import Callable, Container, Mapping
 from typing import Final
 
 #: Finer bounds than are exposed, for our own pages: most of what a backend near by answers takes less than a millisecond.
-FINE: Final = (0.0001, 0.00025, 0.0005)
+FINE: Final[tuple[float, ...]] = (0.0001, 0.00025, 0.0005)
 
 #: Upper bounds of the duration histograms, in seconds: what follows FINE is exposed (contract.md); +Inf is implied.
 BUCKETS: Final = (*FINE, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)

@@ -13,10 +13,10 @@ from typing import Protocol as TypingProtocol
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IPushProducer
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from typing_extensions import override
-from zope.interface import implementer
+from zope.interface import classImplements
 
 from lbsvc.core.backend import Backend, Outcome
 from lbsvc.errors import ProtocolViolation
@@ -26,6 +26,7 @@ from lbsvc.http.h1_responses import ResponseReader
 from lbsvc.http.messages import ResponseHead
 from lbsvc.net.deadlines import NEVER
 from lbsvc.net.peeking import peek
+from lbsvc.net.protocol import BareProtocol
 from lbsvc.net.unsent import undelivered, unsent
 
 if TYPE_CHECKING:
@@ -53,15 +54,14 @@ class Asker(TypingProtocol):
     def resume_request(self) -> None: ...
 
 
-@implementer(IPushProducer)
-class UpstreamConnection(Protocol):
+class UpstreamConnection(BareProtocol):
     """One connection to one backend."""
 
-    transport: Any
-    exchange: Asker | None = None
+    exchange: Asker | None
     is_multiplexed = False  # as a stream of HTTP/2 is (h2_upstream.py)
     is_unseen = False  # that the backend has done nothing for a request is never certain
     reset_code = 2  # INTERNAL_ERROR: what a client of HTTP/2 is told of an answer that cannot be finished
+    header = b""  # the PROXY header that it began with: it is that client's alone
     exchanges = 0
     deadline = NEVER
     slot = NEVER
@@ -83,13 +83,12 @@ class UpstreamConnection(Protocol):
         header: bytes = b"",
     ) -> None:
         self.owner = owner
+        self.exchange = None  # mypyc forgets it on the class where a type is a Protocol's
         self.backend = backend
         #: it is kept as long as this is the backend's (pooling.py); -1: not at all
         self.era = -1 if backend.state == "maint" or backend.is_leaving else backend.era
-        # Hot path (tests/bench, `http`): each request reads these; on the class they are found at four times the cost.
-        self.header = header  # the PROXY header that it began with: it is that client's alone
-        self.is_multiplexed = self.is_stalled = self._is_paused = self._is_closed = False
-        self.dies = NEVER
+        if header:
+            self.header = header
         self._dialled: Callable[[UpstreamConnection], None] | None = dialled
         lifetime = owner.settings.connections.max_lifetime
         if lifetime is not None:
@@ -248,8 +247,13 @@ class UpstreamConnection(Protocol):
         reader, self._reader = self._reader, _NO_READER
         if self.exchange is None:
             self._forget()
-        elif not (reason.check(ConnectionDone) and reader.eof()) and self.exchange is not None:
-            exchange, self.exchange = self.exchange, None
+        elif not (reason.check(ConnectionDone) and reader.eof()):
+            self._broke_off(reader)
+
+    def _broke_off(self, reader: ResponseReader) -> None:
+        """It is lost, and its answer, if one is due, is not whole."""
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
             if reader.has_begun:
                 exchange.was_kept_connection = False  # it had begun to answer: this was a try
             exchange.upstream_lost(self, Outcome.RESET, "the connection was lost")
@@ -303,3 +307,6 @@ class UpstreamConnection(Protocol):
 
     def stopProducing(self) -> None:  # noqa: N802 - Twisted's name
         """The connection is lost; connectionLost follows and knows what to do."""
+
+
+classImplements(UpstreamConnection, IPushProducer)

@@ -9,12 +9,11 @@ after `lose` or `linger` nothing that comes is taken for a request. Server conne
 
 from __future__ import annotations
 
-from typing import Any, Final
-
-from twisted.internet.protocol import Protocol
+from typing import Final
 
 from lbsvc.http.site import HttpSite
 from lbsvc.net.deadlines import NEVER
+from lbsvc.net.protocol import BareProtocol
 from lbsvc.net.unsent import undelivered, unsent
 
 #: How long, and how many bytes, we read and drop so that a client gets to see an answer that ends its connection.
@@ -24,10 +23,9 @@ LINGER_BYTES: Final = 16 * 1024 * 1024
 HURRY: Final = 1.0
 
 
-class EndingConnection(Protocol):
+class EndingConnection(BareProtocol):
     """The part of a server connection that knows how to stop."""
 
-    transport: Any
     site: HttpSite
     deadline = NEVER
     slot = NEVER

@@ -54,7 +54,7 @@ class HeaderEditor:
             raise ValueError("an edit of what frames a message")
         self._set = {field[0]: field for field in (_field(name, value) for name, value in edits.set)}
         self._added = [_field(name, value) for name, value in edits.add]
-        self._shadowed = frozenset(name.translate(DASHED) for name in self._removed | self._set.keys())
+        self._shadowed = frozenset(name.translate(DASHED) for name in (*self._removed, *self._set))
 
     def _is_kept(self, name: bytes) -> bool:
         """Whether a field of this name goes on, or at least its place."""

@@ -31,30 +31,31 @@ if TYPE_CHECKING:
     from lbsvc.http.client import UpstreamConnection
     from lbsvc.http.destination import Destination
     from lbsvc.http.edits import Edits
+    from lbsvc.http.either import DownstreamSide, UpstreamSide
     from lbsvc.http.limiting import RequestLimit
-    from lbsvc.http.server import ServerConnection
 
 
 class Exchange(Trying):
     """One request on its way."""
 
+    edits: Edits | None = None  # what the route changes in the answer
+    is_special = False  # its answer has no body though it may say a length: HEAD
     is_stream = False  # its answer is one: silence of it is nobody's failure
     is_over = False
+    reason = "ok"
+    asked_at = 0.0  # when its first byte came, where its head came in pieces; else that is `began`
+    bytes_out = 0
     first_at = 0.0
+    grpc_status: int | None = None  # of a call of gRPC (grpc.py) that has been told how it ended
 
-    def __init__(self, connection: ServerConnection, head: RequestHead, now: float) -> None:
+    def __init__(self, connection: DownstreamSide, head: RequestHead, now: float) -> None:
         self.connection = connection
+        self.upstream = None
         self.site = site = connection.site
         self.head = head
-        # Hot path (tests/bench, `http`): each reads these; on the class they would be found at four times the cost.
-        self.is_special = head.method == b"HEAD"  # its answer has no body though it may say a length
-        self.began = self.asked_at = now  # `asked_at`: when its first byte came, be it before its head was whole
-        self.attempts = self.kept_size = self.bytes_out = self.sent_at = 0
-        self.edits: Edits | None = None  # what the route changes in the answer
-        self.kept = self.upstream = None
-        self.reason = "ok"
-        self.grpc_status: int | None = None  # of a call of gRPC (grpc.py) that has been told how it ended
-        self.slot = NEVER
+        if head.method == b"HEAD":
+            self.is_special = True
+        self.began = now
         if connection.is_believed:
             self.id = connection.identify(head) or site.ids.make()
         else:
@@ -261,7 +262,7 @@ class Exchange(Trying):
         self.status = head.status
         now = self.site.seconds()
         self.first_at = now
-        if self.slot != NEVER and self._try_due != NEVER:
+        if self._try_due != NEVER:
             self.answer_began()
         if self.edits is not None:
             head, trailers = self.edits.answer(head), self.edits.answer_trailers(trailers)
@@ -335,7 +336,7 @@ class Exchange(Trying):
         finally:
             self.connection.exchange_over(self)
 
-    def upstream_lost(self, upstream: UpstreamConnection, outcome: Outcome, detail: str) -> None:
+    def upstream_lost(self, upstream: UpstreamSide, outcome: Outcome, detail: str) -> None:
         """The backend's connection is gone before the answer was whole."""
         if upstream is not self.upstream:
             return

@@ -19,13 +19,13 @@ from lbsvc.http.messages import CHUNKED, RequestHead
 
 if TYPE_CHECKING:
     from lbsvc.http.destination import Destination
-    from lbsvc.http.server import ServerConnection
+    from lbsvc.http.either import DownstreamSide
 
 _UPGRADE = b"Connection: upgrade\r\nUpgrade: websocket\r\n"
 
 
 def request_head(
-    head: RequestHead, connection: ServerConnection, backend: Backend, destination: Destination | None
+    head: RequestHead, connection: DownstreamSide, backend: Backend, destination: Destination | None
 ) -> bytes:
     """The outgoing head up to and with `X-Request-Id: `, whose value and the end each try adds.
 

@@ -12,7 +12,10 @@ from lbsvc.http.chunked import encode_chunk, encode_end
 from lbsvc.http.messages import RequestHead, ResponseHead
 
 #: An answer's body towards the client: it has none, it is as long as it says, in chunks, or all until the end.
-BODYLESS, SIZED, CHUNKS, TO_END = range(4)
+BODYLESS: Final = 0
+SIZED: Final = 1
+CHUNKS: Final = 2
+TO_END: Final = 3
 
 #: The rest of a request whose answer is over is worth this many bytes of reading to keep its connection.
 WORTHWHILE: Final = 64 * 1024

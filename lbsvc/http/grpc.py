@@ -40,7 +40,6 @@ from __future__ import annotations
 
 import math
 import re
-from copy import copy
 from typing import TYPE_CHECKING, Any, Final
 
 from typing_extensions import override
@@ -55,8 +54,7 @@ from lbsvc.http.messages import UNSAID, RequestHead, ResponseHead
 from lbsvc.http.responses import make_head, message_of
 
 if TYPE_CHECKING:
-    from lbsvc.http.client import UpstreamConnection
-    from lbsvc.http.server import ServerConnection
+    from lbsvc.http.either import DownstreamSide, UpstreamSide
 
 _CODE: Final = {name: number for number, name in enumerate(GRPC_CODES)}
 _UNKNOWN: Final = _CODE["unknown"]
@@ -205,7 +203,7 @@ class Call(Exchange):
             super().choose()
 
     @override
-    def send(self, connection: UpstreamConnection, now: float) -> None:
+    def send(self, connection: UpstreamSide, now: float) -> None:
         patience = self._patience
         gone = self.site.seconds() - self.began if patience is not None else 0.0  # `now` is `began` for a first try
         if patience is not None and gone >= patience:
@@ -221,7 +219,7 @@ class Call(Exchange):
         assert lease is not None
         start = head.forward or request_head(head, self.connection, lease.backend, self.destination)
         left = write_timeout(patience - gone)
-        self.head = copy(head)
+        self.head = head.copy()
         self.head.forward = start.replace(
             b"\r\ngrpc-timeout: %b\r\n" % self._said, b"\r\ngrpc-timeout: %b\r\n" % left, 1
         )
@@ -312,6 +310,6 @@ class Call(Exchange):
             connection.exchange_over(self)
 
 
-def exchange_for(connection: ServerConnection, head: RequestHead, now: float) -> Exchange:
+def exchange_for(connection: DownstreamSide, head: RequestHead, now: float) -> Exchange:
     """What a request is."""
     return (Call if is_call(head) else Exchange)(connection, head, now)

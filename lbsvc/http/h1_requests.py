@@ -262,7 +262,7 @@ class RequestReader:
         self.asked = None
         method, target, minor, authority = self._read_line(data[:cut])
         self.asked = method, target, minor
-        block = data[cut + 2 : end]
+        block = data[cut + 2 : max(end, cut + 2)]  # there may be no header line
         section = self._section
         if section is None or block != self._block or minor == 0:
             section = read_section(block, self._rules, minor)

@@ -18,10 +18,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.interfaces import IPushProducer
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from typing_extensions import override
-from zope.interface import implementer
+from zope.interface import classImplements
 
 from lbsvc.core.backend import Backend, Outcome
 from lbsvc.errors import ProtocolViolation
@@ -36,6 +36,7 @@ from lbsvc.http.h2_upstream import UpstreamStream, settled_head
 from lbsvc.http.messages import ResponseHead
 from lbsvc.net.deadlines import NEVER
 from lbsvc.net.peeking import peek
+from lbsvc.net.protocol import BareProtocol
 
 if TYPE_CHECKING:
     from lbsvc.http.h2_pooling import Opening
@@ -48,11 +49,9 @@ PATIENCE: Final = 5.0
 MOST_STREAMS: Final = 256
 
 
-@implementer(IPushProducer)
-class H2Upstream(Protocol):
+class H2Upstream(BareProtocol):
     """One connection to one backend."""
 
-    transport: Any
     exchanges = 0
     deadline = NEVER
     slot = NEVER
@@ -67,11 +66,12 @@ class H2Upstream(Protocol):
     _heard_at = 0.0
     _idle_since = 0.0
     _last: tuple[Any, bool, Any] = (None, False, None)  # the last header list of an answer, and what it meant
-    _asked: tuple[bytes, list[Pair]] = (b"", [])  # the last head that was asked with, as fields
+    _asked: tuple[bytes, list[Pair]]  # the last head that was asked with, as fields
 
     def __init__(self, owner: Upstreams, backend: Backend, opening: Opening, header: bytes, scheme: bytes) -> None:
         self.owner = owner
         self.backend = backend
+        self._asked = b"", []
         self.header = header  # the PROXY header that it began with: it is that client's alone
         self.scheme = scheme
         self.opening: Opening | None = opening
@@ -374,3 +374,6 @@ class _Nobody:
 
 
 _NOBODY: Final[Any] = _Nobody()
+
+
+classImplements(H2Upstream, IPushProducer)

@@ -50,7 +50,7 @@ class Codec(Receiving):
         super().__init__()
         self.sink = sink
         self.is_client = is_client
-        self.streams: dict[int, Stream] = {}
+        self.streams = {}
         self.most_streams = most_streams  # that the other side may have open
         self.allowed_streams = 100 if is_client else 0  # that we may; until it says so RFC 9113, 6.5.2 wishes for 100
         self.last_out = -1 if is_client else 0  # and that we have
@@ -61,8 +61,8 @@ class Codec(Receiving):
         self.resets = self._budgets.resets
         self.held = Held()  # by whoever owns the connection
         self._longest_block = 2 * header_size + 4096  # one that is too long is refused, and costs the others nothing
-        self._gone: dict[int, None] = {}
-        self._skipped: deque[tuple[int, int]] = deque(maxlen=SKIPPED)
+        self._gone = {}
+        self._skipped = deque(maxlen=SKIPPED)
         self._preface = wire.PREFACE if not is_client else b""
         values = {
             wire.INITIAL_WINDOW_SIZE: STREAM_WINDOW,

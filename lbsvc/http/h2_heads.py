@@ -11,7 +11,9 @@ h2_server.py and h2_client.py. Pure.
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, Self
+
+from typing_extensions import override
 
 from lbsvc.core.methods import METHODS
 from lbsvc.errors import LbsvcError
@@ -48,6 +50,12 @@ class H2RequestHead(RequestHead):
     via = b"2.0"
     #: the protocol that an extended CONNECT asks for (RFC 8441)
     bridged = b""
+
+    @override
+    def copy(self) -> Self:
+        made = super().copy()
+        made.bridged = self.bridged
+        return made
 
 
 def read_request(fields: list[Pair], ended: bool, rules: Rules, is_bridging: bool) -> H2RequestHead:

@@ -16,6 +16,7 @@ from lbsvc.http.h2_codec import Codec
 from lbsvc.net.deadlines import NEVER
 
 if TYPE_CHECKING:
+    from lbsvc.http.h2_requests import StreamConnection
     from lbsvc.http.identity import Trust
     from lbsvc.net.arrival import Arrival
 
@@ -33,11 +34,12 @@ class LeavingConnection(EndingConnection):
 
     codec: Codec
     #: StreamConnections, in the order in which they came
-    requests: dict[Any, None]
+    requests: dict[StreamConnection, None]
     is_stalled = False
     has_finished = False  # the client has finished sending
+    __deletable__ = ("_grace",)  # of a compiled class nothing else can be
     _grace: Grace
-    arrival: Arrival | None
+    arrival: Arrival | None = None
     peer: str
     trust: Trust
     is_believed: bool

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.protocol import Protocol
 from typing_extensions import override
 
 from lbsvc.core.backend import Backend, Outcome
@@ -23,6 +22,7 @@ from lbsvc.http.h2_client import MOST_STREAMS, H2Upstream
 from lbsvc.http.h2_upstream import UpstreamStream
 from lbsvc.net.client_tls import ClientTls
 from lbsvc.net.connector import Dialling, dial
+from lbsvc.net.protocol import BareProtocol
 
 if TYPE_CHECKING:
     from lbsvc.http.pooling import Upstreams
@@ -189,7 +189,7 @@ class Opening:
         """Dial."""
         multiplexing = self.multiplexing
         upstreams, backend, tls = multiplexing.upstreams, multiplexing.backend, multiplexing.tls
-        protocol: Protocol
+        protocol: Any
         if tls is None:
             self.connection = protocol = H2Upstream(upstreams, backend, self, self.header, b"http")
         else:
@@ -264,7 +264,7 @@ class Opening:
         return list(self.waiters)
 
 
-class _Chosen(Protocol):
+class _Chosen(BareProtocol):
     """Stands for a protocol until the handshake has said which it is."""
 
     def __init__(self, opening: Opening) -> None:
@@ -277,4 +277,4 @@ class _Chosen(Protocol):
         self._opening.chosen(transport)
 
 
-_NOBODY = Protocol()
+_NOBODY = BareProtocol()

@@ -14,7 +14,7 @@ from lbsvc.http.h2_books import STREAM_WINDOW, Books
 from lbsvc.http.h2_budgets import CONTROL_EARNED
 from lbsvc.http.h2_frames import ConnectionFault, FrameReader
 from lbsvc.http.h2_hpack import Decoder, Pair
-from lbsvc.http.h2_streams import Sink, Stream, prioritize
+from lbsvc.http.h2_streams import Stream, prioritize
 
 #: What our PINGs carry, so that their answers are known.
 PING_PAYLOAD: Final = b"lbsvc..."
@@ -25,7 +25,6 @@ SETTINGS_PRICE: Final = 8
 class Receiving(Books):
     """The receiving half of a codec."""
 
-    sink: Sink
     most_streams: int  # that the other side may have open
     allowed_streams: int  # that we may
     can_connect = False  # the other side has said ENABLE_CONNECT_PROTOCOL

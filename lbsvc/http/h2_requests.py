@@ -104,7 +104,7 @@ class StreamConnection:
         if priority is not None:
             prioritize(self.stream, priority)
         self.stream.left = head.section.body if head.section.body >= 0 and not ended else None
-        self.exchange = exchange = exchange_for(self, head, self.site.seconds())  # type: ignore[arg-type]  # stands for one
+        self.exchange = exchange = exchange_for(self, head, self.site.seconds())
         exchange.start(b"", ended, b"")
         if not ended and not self._is_paused and not exchange.is_over:
             self.begin_body()
@@ -112,14 +112,14 @@ class StreamConnection:
     def refuse(self, head: RequestHead, status: int, reason: str, detail: str, retry_after: int = 0) -> None:
         """A request that is lawful HTTP/2, and refused."""
         self.has_begun = True
-        self.exchange = exchange = exchange_for(self, head, self.site.seconds())  # type: ignore[arg-type]  # the same
+        self.exchange = exchange = exchange_for(self, head, self.site.seconds())
         exchange.request_ended = self.stream.has_ended_in
         self.site.books.in_flight += 1
         exchange.refuse(status, reason, detail, retry_after)
 
     def record(self, head: RequestHead, status: int, reason: str) -> None:
         """A request that is nobody's to answer, since it breaks the protocol: it is counted and logged, and that is all."""
-        exchange = Exchange(self, head, self.site.seconds())  # type: ignore[arg-type]  # the same
+        exchange = Exchange(self, head, self.site.seconds())
         exchange.status = status
         exchange.reason = reason
         self.site.books.in_flight += 1

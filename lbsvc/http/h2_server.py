@@ -25,7 +25,7 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from typing_extensions import override
-from zope.interface import implementer
+from zope.interface import classImplements
 
 from lbsvc.core.clients import Surplus
 from lbsvc.errors import ProtocolViolation
@@ -52,12 +52,10 @@ PATIENCE: Final = 1.0
 RETRY_AFTER: Final = 1
 
 
-@implementer(IHalfCloseableProtocol, IPushProducer)
 class H2ServerConnection(LeavingConnection):
     """One client."""
 
     scheme = b"http"
-    arrival: Arrival | None = None
     identity_lines = b""
     is_believed = False
     _known: tuple[Field, ...] = ()
@@ -79,7 +77,7 @@ class H2ServerConnection(LeavingConnection):
             self.is_believed = True
         self.codec = Codec(self, False, site.seconds, header_size=site.rules.header_size, is_bridging=True)
         #: requests that are not over, in the order in which they came
-        self.requests: dict[StreamConnection, None] = {}
+        self.requests = {}
         self._grace = Grace(self)
 
     # -- as the transport sees it
@@ -87,7 +85,7 @@ class H2ServerConnection(LeavingConnection):
     @override
     def connectionMade(self) -> None:
         site = self.site
-        site.connections.add(self)  # type: ignore[arg-type]  # drains and cuts as one of HTTP/1
+        site.connections.add(self)  # drains and cuts as one of HTTP/1
         site.on_open(self.transport.fileno())
         self._begin()
 
@@ -96,7 +94,7 @@ class H2ServerConnection(LeavingConnection):
         self.transport = transport
         self.connected = 1
         transport.protocol = self
-        self.site.connections.add(self)  # type: ignore[arg-type]  # the same
+        self.site.connections.add(self)
         self._begin()
         self.dataReceived(early)
 
@@ -376,3 +374,6 @@ class H2ServerConnection(LeavingConnection):
 
 #: For annotations elsewhere.
 __all__ = ["H2RequestHead", "H2ServerConnection"]
+
+
+classImplements(H2ServerConnection, IHalfCloseableProtocol, IPushProducer)

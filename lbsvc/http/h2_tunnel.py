@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Callable
-from copy import copy
 from hashlib import sha1
 from typing import Any, Final
 
@@ -99,7 +98,7 @@ class BridgedExchange(Exchange):
 
     @override
     def settle(self, now: float) -> None:
-        self.head = head = copy(self.head)
+        self.head = head = self.head.copy()
         head.method = b"CONNECT"
         if self.status == 101:
             self.status = 200
@@ -148,7 +147,7 @@ class BridgedConnection(StreamConnection):
             prioritize(self.stream, priority)
         self.has_finished = ended
         self.has_begun = True
-        self.exchange = exchange = BridgedExchange(self, head, self.site.seconds())  # type: ignore[arg-type]
+        self.exchange = exchange = BridgedExchange(self, head, self.site.seconds())
         exchange.nonce = add_key(head, self.site.ids.bits)
         exchange.start(b"", True, b"")
 

@@ -52,7 +52,7 @@ class UpstreamStream:
     """One request on a connection that others share."""
 
     is_multiplexed = True
-    exchange: Asker | None = None
+    exchange: Asker | None
     deadline = NEVER
     slot = NEVER
     is_stalled = False  # the backend does not take what is queued
@@ -69,6 +69,7 @@ class UpstreamStream:
 
     def __init__(self, connection: H2Upstream) -> None:
         self.connection = connection
+        self.exchange = None  # here, as in client.py
         self.owner = connection.owner
         self.backend = connection.backend
         self.codec = connection.codec
@@ -108,10 +109,17 @@ class UpstreamStream:
             self.send_body(body, ended, trailers)
 
     def send_head(
-        self, exchange: Asker, wire_bytes: bytes, method: bytes, chunked: bool, upgrade: bool = False
+        self,
+        exchange: Asker,
+        wire_bytes: bytes,
+        method: bytes,
+        chunked: bool,
+        upgrade: bool = False,
+        content: bytes = b"",
     ) -> None:
         """Begin with a whole request as HTTP/1 would have it (mirroring.py)."""
-        head, _, content = wire_bytes.partition(b"\r\n\r\n")
+        head, _, first = wire_bytes.partition(b"\r\n\r\n")
+        content = first + content
         start, name, lines = head.rpartition(b"X-Request-Id: ")
         trailers = b""
         if b"\r\nTransfer-Encoding: chunked\r\n" in start:

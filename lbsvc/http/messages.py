@@ -8,7 +8,7 @@ the exchange and by forwarding; imports nothing of ours.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Self
 
 #: `Section.body` where there is no Content-Length: nothing was said, chunked, or (responses) until the connection ends.
 UNSAID: Final = -3
@@ -90,8 +90,12 @@ class RequestHead:
     #: as the access log and Via have its version
     protocol = "HTTP/1.1"
     via = b"1.1"
+    #: a websocket is asked for, lawfully: by GET, without a body (RFC 6455, 4.1)
+    upgrade = False
     #: it says how many hops it may take (RFC 9110, 7.6.2)
     is_hopped = False
+    #: it may have to be answered here, whatever its route: an Expect that nobody can meet, or the last hop
+    is_odd = False
     #: what forwarding made of this head, remembered here since a head is often met again
     forward = b""
     #: the route that was found for this head in a routing table, and that table: the same
@@ -110,12 +114,20 @@ class RequestHead:
         #: the authority that is asked for, as it came; None in HTTP/1.0 without Host
         self.host = host
         self.section = section
-        #: a websocket is asked for, lawfully: by GET, without a body (RFC 6455, 4.1)
-        self.upgrade = section.upgrade and method == b"GET" and section.body in (UNSAID, 0)
-        #: it may have to be answered here, whatever its route: an Expect that nobody can meet, or the last hop
-        self.is_odd = section.unsupported
+        if section.upgrade and method == b"GET" and section.body in (UNSAID, 0):
+            self.upgrade = True
         if method in _HOPPED and section.get(b"max-forwards") is not None:
             self.is_hopped = self.is_odd = True
+        if section.unsupported:
+            self.is_odd = True
+
+    def copy(self) -> Self:
+        """The same once more: heads are not changed, but a copy may be."""
+        made = self.__class__(self.method, self.target, self.minor, self.host, self.section)
+        made.protocol, made.via = self.protocol, self.via
+        made.upgrade, made.is_hopped, made.is_odd = self.upgrade, self.is_hopped, self.is_odd
+        made.forward, made.route, made.table, made.known = self.forward, self.route, self.table, self.known
+        return made
 
     def header(self, name: bytes) -> bytes | None:
         """A field's values by its lower-case name, joined (RFC 9110, 5.3). What strangers say of themselves is not there."""
@@ -166,3 +178,9 @@ class ResponseHead:
             and not section.upgrade
         )
         self.wire = b"HTTP/1.1 %d %b\r\n%b" % (status, reason, section.wire)
+
+    def with_line(self, line: bytes) -> ResponseHead:
+        """The same with one more header line; this one stays as it is."""
+        made = ResponseHead(self.status, b"", self.minor, self.section)
+        made.wire = self.wire + line
+        return made

@@ -23,7 +23,7 @@ from lbsvc.net.unsent import unsent
 if TYPE_CHECKING:
     from random import Random
 
-    from lbsvc.http.client import UpstreamConnection
+    from lbsvc.http.either import UpstreamSide
     from lbsvc.http.pooling import Upstreams
 
 #: Copies of one Mirroring under way at a time: a pool that does not keep up loses copies, it does not gather them.
@@ -103,7 +103,7 @@ class Copy:
         self._pending: Any = None  # a dial
         self._status = 0
         self._tried_at = 0.0
-        self._upstream: UpstreamConnection | None = None
+        self._upstream: UpstreamSide | None = None
         self._wire = b""  # until it is written
         self.deadline = NEVER
         self.slot = NEVER
@@ -152,7 +152,7 @@ class Copy:
         self._pending = None
         self._settle(outcome)
 
-    def _send(self, connection: UpstreamConnection) -> None:
+    def _send(self, connection: UpstreamSide) -> None:
         """The dial has come through, or there was a connection: all of it in one write."""
         self._pending = None
         self._upstream = connection
@@ -193,7 +193,7 @@ class Copy:
         if ended:
             self._complete()
 
-    def upstream_lost(self, upstream: UpstreamConnection, outcome: Outcome, detail: str) -> None:
+    def upstream_lost(self, upstream: UpstreamSide, outcome: Outcome, detail: str) -> None:
         """The connection is gone before the answer was whole.
 
         One that had idled may end at any time, also as the copy is on its way: as little the backend's fault as for a

@@ -18,25 +18,24 @@ LIGHT: Final = 16 * 1024
 
 if TYPE_CHECKING:
     from lbsvc.core.lease import Lease
-    from lbsvc.http.client import UpstreamConnection
     from lbsvc.http.destination import Destination
+    from lbsvc.http.either import DownstreamSide, UpstreamSide
     from lbsvc.http.mirroring import Mirroring
     from lbsvc.http.pooling import Upstreams
-    from lbsvc.http.server import ServerConnection
     from lbsvc.http.site import HttpSite
 
 
 class Outgoing:
     """The part of an exchange that writes. Defaults stand on the class, so that a plain request sets few."""
 
-    connection: ServerConnection
+    connection: DownstreamSide
     site: HttpSite
     head: RequestHead
     id: bytes
     destination: Destination | None = None
     upstreams: Upstreams  # once the route leads to a pool
     lease: Lease | None = None
-    upstream: UpstreamConnection | None = None
+    upstream: UpstreamSide | None  # set at once: mypyc forgets a None that stands on the class for one of three
     copies: Mirroring | None = None  # where this request is to be copied to, once it is whole
     request_ended = False
     trailers = b""
@@ -48,7 +47,7 @@ class Outgoing:
     tried_at = 0.0
     reset_code = 2  # INTERNAL_ERROR: how the stream of a client of HTTP/2 ends whose answer cannot be finished
 
-    def send(self, connection: UpstreamConnection, now: float) -> None:
+    def send(self, connection: UpstreamSide, now: float) -> None:
         """The head, and in the same write what is there of the body."""
         lease = self.lease
         assert lease is not None

@@ -10,7 +10,6 @@ same; asked by trying.py for each try. Plain pools have none, and pay nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import copy
 from typing import TYPE_CHECKING
 
 from lbsvc.config.schema import PoolSettings
@@ -133,9 +132,7 @@ class Placement:
             return head
         now = self.wall()
         line = self.sticky.line(self.cookies.value_of(backend, now), exchange.connection.is_secure(exchange.head), now)
-        told = copy(head)
-        told.wire = head.wire + line
-        return told
+        return head.with_line(line)
 
     def without_cookie(self, lines: bytes) -> bytes:
         """Header lines for a backend, which the pool's own cookie is no business of."""

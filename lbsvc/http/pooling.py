@@ -10,7 +10,7 @@ obeys the new ones, what is under way goes on. Connections of another `Backend.e
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from lbsvc.config.schema import PoolSettings
 from lbsvc.core.backend import Backend
@@ -27,7 +27,8 @@ from lbsvc.net.proxyproto import header_for
 from lbsvc.net.together import writer_for
 
 if TYPE_CHECKING:
-    from lbsvc.http.server import ServerConnection
+    from lbsvc.http.either import DownstreamSide, UpstreamSide
+    from lbsvc.http.h2_upstream import UpstreamStream
 
 
 class _Uncounted:
@@ -51,7 +52,7 @@ class Upstreams:
         self.pool = pool
         self.reactor = reactor
         #: whose `turn` counts polls; Twisted's own reactors do not, and every kept connection is looked at
-        self.turns: Any = reactor if hasattr(reactor, "turn") else _Uncounted
+        self.turns: Any = reactor if hasattr(reactor, "turn") else _Uncounted()
         self.deadlines = deadlines
         self.seconds: Callable[[], float] = reactor.seconds
         #: for whole requests without a body
@@ -98,7 +99,7 @@ class Upstreams:
         if backend.multiplexed is not None:
             backend.multiplexed.trim(kept.keep_alive)
 
-    def header_for(self, connection: ServerConnection) -> bytes:
+    def header_for(self, connection: DownstreamSide) -> bytes:
         """The PROXY header of connections that are made for this client (`is_heralding`)."""
         version = self.settings.proxy_protocol
         assert version is not None
@@ -107,7 +108,7 @@ class Upstreams:
             connection.proxy_header = version, header_for(version, arrival)
         return connection.proxy_header[1]
 
-    def take_idle(self, backend: Backend, may_repeat: bool, header: bytes = b"") -> UpstreamConnection | None:
+    def take_idle(self, backend: Backend, may_repeat: bool, header: bytes = b"") -> UpstreamSide | None:
         """A kept connection, or None; one that began with this very PROXY header.
 
         Two kinds are asked first whether their end, or surplus bytes, have arrived already, which costs a system call: one
@@ -144,10 +145,10 @@ class Upstreams:
             connection.close()
         return None
 
-    def _take_stream(self, backend: Backend, may_repeat: bool, header: bytes) -> UpstreamConnection | None:
+    def _take_stream(self, backend: Backend, may_repeat: bool, header: bytes) -> UpstreamStream | None:
         """One that stands for a connection."""
         multiplexed: Multiplexing = backend.multiplexed
-        return cast(UpstreamConnection | None, multiplexed.take(may_repeat, header))
+        return multiplexed.take(may_repeat, header)
 
     def multiplex(self, backend: Backend, tls: ClientTls | None, must: bool) -> None:
         """HTTP/2 is spoken to it: over TLS where ALPN agrees on it, else by prior knowledge; `must`: nothing else is."""
@@ -170,7 +171,8 @@ class Upstreams:
             return multiplexed.dial(dialled, failed, header)
         connection = UpstreamConnection(self, backend, dialled, header)
         patience = self.settings.timeouts.connect
-        return dial(self.reactor, backend.host, backend.port, connection, patience, failed, backend.tls, header)
+        protocol: Any = connection
+        return dial(self.reactor, backend.host, backend.port, protocol, patience, failed, backend.tls, header)
 
     def silence(self, head: ResponseHead, stream: float) -> float:
         """How long the body of an answer may be silent: a stream for `stream` seconds, any other as this pool says."""

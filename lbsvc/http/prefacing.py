@@ -13,14 +13,12 @@ from lbsvc.http.h2_server import H2ServerConnection
 from lbsvc.http.reading import ReadingConnection
 
 if TYPE_CHECKING:
-    from lbsvc.net.arrival import Arrival
+    pass
 
 
 class PrefacedConnection(ReadingConnection):
     """The part of a server connection that sees which version is spoken."""
 
-    arrival: Arrival | None = None  # how it came, where there is anything to say
-    peer: str
     _received = 0
     _is_new = True  # nothing has come yet but what may be the preface
     _begun = b""

@@ -41,7 +41,7 @@ class ReadingConnection(AnsweringConnection):
     _heading_at = 0.0  # since when
     _is_reading = True  # not paused, be it for a backend or for what was read ahead
     _reader: RequestReader
-    arrival: Arrival | None
+    arrival: Arrival | None = None  # how it came, where there is anything to say
     peer: str
     trust: Trust
     is_believed: bool
@@ -109,6 +109,10 @@ class ReadingConnection(AnsweringConnection):
         self._resume()
         if self._reader.release():
             self._feed(b"")
+        self._went_on()
+
+    def _went_on(self) -> None:
+        """What was fed may have changed everything, which mypy does not know of a method that asked before it."""
         if self.is_ending:
             return
         if self.has_finished:

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from typing_extensions import override
-from zope.interface import implementer
+from zope.interface import classImplements
 
 from lbsvc.errors import ProtocolViolation
 from lbsvc.http.closing import LINGER, LINGER_BYTES
@@ -39,7 +39,6 @@ from lbsvc.net.unsent import undelivered
 GRACE: Final = 1.0
 
 
-@implementer(IHalfCloseableProtocol, IPushProducer)
 class ServerConnection(PrefacedConnection):
     """One client. As a producer it stands for what the other side sends to this client.
 
@@ -47,20 +46,16 @@ class ServerConnection(PrefacedConnection):
     """
 
     scheme = b"http"
-    arrival: Arrival | None = None  # how it came, where there is anything to say
     identity_lines = b""  # what backends are told of its certificate, where clients are asked for one
+    _known: tuple[Field, ...] = ()  # the same, for routes
     proxy_header = "", b""  # what pools with this `proxy_protocol` tell their backends of this client (pooling.py)
+    is_believed = False  # the peer is a trusted proxy: what it says about its client counts
     _is_resting = False  # idle for so long that it has forgotten its last head
-    _received = 0
     _attributed = 0
 
     def __init__(self, site: HttpSite, peer: str, arrival: Arrival | None = None) -> None:
         self.site = site
         self.peer = peer
-        # Hot path (tests/bench, `http`): each request reads these; on the class they are found at four times the cost.
-        self.is_ending = self.is_stalled = self.has_finished = self._is_heading = False
-        self._is_reading = True
-        self._known: tuple[Field, ...] = ()  # what backends are told of its certificate, for routes
         if arrival is not None:
             self.arrival = arrival
             if arrival.is_secure:
@@ -74,7 +69,8 @@ class ServerConnection(PrefacedConnection):
             self.trust = site.distrust
         else:
             self.trust = site.trust
-        self.is_believed = self.trust.believes(peer)  # what it says about its client counts
+        if self.trust.believes(peer):
+            self.is_believed = True
         self._reader = RequestReader(self, site.rules)
 
     # -- as the transport sees it
@@ -230,7 +226,11 @@ class ServerConnection(PrefacedConnection):
             self._is_heading = False
             exchange.asked_at = self._heading_at
         exchange.start(body, ended, trailers)
-        if not ended and self._is_reading and self.exchange is exchange and not exchange.is_over:
+        if not ended:
+            self._go_on_with(exchange)
+
+    def _go_on_with(self, exchange: Exchange) -> None:
+        if self._is_reading and self.exchange is exchange and not exchange.is_over:  # all of it may have changed
             self.await_body()
 
     def request_body(self, body: bytes, ended: bool, trailers: bytes) -> None:
@@ -396,3 +396,6 @@ class ServerConnection(PrefacedConnection):
         total = self._received - len(self._reader.buffer)
         size, self._attributed = total - self._attributed, total
         return size
+
+
+classImplements(ServerConnection, IHalfCloseableProtocol, IPushProducer)

@@ -13,8 +13,8 @@ from lbsvc.core.books import BUCKETS, METHODS
 from lbsvc.core.record import AccessRecord
 
 if TYPE_CHECKING:
+    from lbsvc.http.either import DownstreamSide
     from lbsvc.http.exchange import Exchange
-    from lbsvc.http.server import ServerConnection
     from lbsvc.net.arrival import Arrival
 
 
@@ -35,7 +35,7 @@ def settle(exchange: Exchange, now: float) -> None:
     code = exchange.grpc_status
     if code is not None:
         route.grpc[code] = route.grpc.get(code, 0) + 1
-    seconds = now - exchange.asked_at
+    seconds = now - (exchange.asked_at or exchange.began)
     duration = route.duration
     duration.counts[bisect_left(BUCKETS, seconds)] += 1
     duration.total += seconds
@@ -56,7 +56,7 @@ def access_record(exchange: Exchange, reason: str, seconds: float) -> AccessReco
     if method == b"-":  # it could not be read: nothing is known of it
         method = target = None
         client = peer
-    destination, backend, began = exchange.destination, exchange.released, exchange.asked_at
+    destination, backend, began = exchange.destination, exchange.released, exchange.asked_at or exchange.began
     name = backend.name if backend is not None else None
     connected, first = exchange.connected_at, exchange.first_at
     failures, attempts = exchange.failures, exchange.attempts
@@ -95,7 +95,7 @@ def access_record(exchange: Exchange, reason: str, seconds: float) -> AccessReco
     )
 
 
-def _take_handshake(connection: ServerConnection, arrival: Arrival) -> float | None:
+def _take_handshake(connection: DownstreamSide, arrival: Arrival) -> float | None:
     """The seconds of the connection's handshake, for its first record; None from then on."""
     if not arrival.handshake:
         return None

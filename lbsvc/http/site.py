@@ -28,6 +28,8 @@ from lbsvc.net.deadlines import TICK, Deadlines
 from lbsvc.net.together import writer_for
 
 if TYPE_CHECKING:
+    from lbsvc.http.either import DownstreamSide
+    from lbsvc.http.h2_server import H2ServerConnection
     from lbsvc.http.server import ServerConnection
 
 #: An access record: see lbsvc.core.record for the order of its parts.
@@ -86,7 +88,7 @@ class HttpSite:
         self.limit: RequestLimit | None = None
         self._take(settings, table)
         self.unrouted = books.route("none", "none")
-        self.connections: set[ServerConnection] = set()
+        self.connections: set[ServerConnection | H2ServerConnection] = set()
         #: those whose protocol was switched, with a connection left
         self.relays: set[Carrier] = set()
         #: Twisted's own transports close when the socket is writable, ours when nothing is left to send
@@ -137,7 +139,7 @@ class HttpSite:
         else:
             self.reactor.callLater(0, flush)
 
-    def match(self, head: RequestHead, connection: ServerConnection) -> Route | None:
+    def match(self, head: RequestHead, connection: DownstreamSide) -> Route | None:
         """The route of a request; raises ProtocolViolation where its path could be read in two ways."""
         table = self.table
         path = head.target.partition(b"?")[0]

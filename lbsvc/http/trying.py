@@ -24,7 +24,7 @@ from lbsvc.http.outgoing import Outgoing
 from lbsvc.net.deadlines import NEVER
 
 if TYPE_CHECKING:
-    from lbsvc.http.client import UpstreamConnection
+    from lbsvc.http.either import UpstreamSide
 
 #: How a try may have ended that another may follow -> the word of `retry.when` for it, where something was sent.
 _CAUSES: Final = {
@@ -78,17 +78,14 @@ class Trying(Outgoing):
 
     def choose(self) -> None:
         """Take a backend, and a connection to it."""
+        self.pending = None
         upstreams = self.upstreams
         pool = upstreams.pool
         if upstreams.placement is not None:
-            self.pending = None
             lease = upstreams.placement.find(self, False)
-        elif not self.attempts:
-            lease = pool.pick()
         else:
-            self.pending = None
-            lease = pool.pick(self.tried)
-            if lease is None:
+            lease = pool.pick(self.tried) if self.tried else pool.pick()
+            if lease is None and self.tried:
                 # "another backend first": where there is no other, the same one once more
                 lease = pool.pick()
         if lease is not None:
@@ -184,7 +181,7 @@ class Trying(Outgoing):
         if self.upstream is None and self.lease is lease:
             self.pending = pending  # neither end of it has come yet
 
-    def dialled(self, connection: UpstreamConnection) -> None:
+    def dialled(self, connection: UpstreamSide) -> None:
         """The dial has come through."""
         self.pending = None
         self.connected_at = now = self.site.seconds()

@@ -26,7 +26,7 @@ class Tunnel(Carrier):
     """A client's connection and a backend's, of which nobody here knows what they say."""
 
     def __init__(self, exchange: Exchange, upstream: UpstreamConnection, head: ResponseHead, rest: bytes) -> None:
-        connection = exchange.connection
+        connection: Any = exchange.connection  # of HTTP/1, or a stream that stands for one (h2_tunnel.py)
         super().__init__(connection.site, connection.peer)
         self.exchange = exchange
         self.site.relays.add(self)

@@ -35,7 +35,7 @@ from lbsvc.net.binding import open_sockets
 from lbsvc.net.sockets import Bound, Opener, refused
 
 #: Makes a road's protocol for a peer (its IP address, or "unix"), and for how it came, where there is anything to say.
-Connect: TypeAlias = Callable[[str, Arrival | None], Protocol]
+Connect: TypeAlias = Callable[[str, Arrival | None], Any]  # Twisted's Protocol or ours (net/protocol.py)
 
 #: Descriptors that are kept free for dials, files and the admin interface while accepting goes on.
 RESERVE: Final = 256
@@ -251,8 +251,10 @@ class Listener(Factory):
     def make(self, entered: str, arrival: Arrival | None) -> Protocol:
         """The road's protocol for a client that was admitted."""
         if self._surplus is not None and isinstance(entered, Surplus):
-            return self._surplus(entered, arrival)
-        return self._connect(entered, arrival)
+            surplus: Protocol = self._surplus(entered, arrival)
+            return surplus
+        connection: Protocol = self._connect(entered, arrival)
+        return connection
 
     @override
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:

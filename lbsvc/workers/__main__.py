@@ -34,7 +34,7 @@ def refuse(reactor: Any, skt: socket.socket, version: str) -> None:
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill us when the parent dies (prctl(2), PR_SET_PDEATHSIG). Where it cannot the channel's end says so."""
+    """Have the kernel kill us when the parent dies (prctl(2), PR_SET_PDEATHSIG). Else the channel's end says so."""
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     except (OSError, AttributeError):  # no Linux

@@ -14,7 +14,6 @@ Called by app.py and by whoever operates the service. Seconds of a monotonic clo
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -29,6 +28,7 @@ from lbsvc.traffic import Traffic
 from lbsvc.workers import messages
 from lbsvc.workers.ledger import Ledger
 from lbsvc.workers.member import LEAVING, SERVING, STARTING, Member
+from lbsvc.workers.retelling import retell
 from lbsvc.workers.rounds import Rounds
 
 #: How often workers are asked, in seconds.
@@ -44,10 +44,6 @@ LONGEST_PAUSE: Final = 60.0
 FRESHNESS: Final = 1.0
 #: How much longer than it was given one that leaves may take, before it is killed.
 GRACE: Final = 5.0
-
-#: What the parent tells itself.
-_OURS: Final = ("listener.bound", "listener.closed", "pool.empty", "pool.available", "backend.drained", "certificate.")
-_OURS_TOO: Final = ("backend.up", "backend.down", "backend.added", "backend.removed", "backend.state", "config.")
 
 
 class Crew:
@@ -104,7 +100,7 @@ class Crew:
             ),
             messages.Committed: lambda member, told: self.rounds.answer(told.number, member.number),
             messages.Reported: self._reported,
-            messages.Happened: self._happened,
+            messages.Happened: lambda member, told: retell(told.line, member.place, emit),
             messages.Witnessed: self._witnessed,
             messages.Found: lambda member, told: self._tell_others(member, told),
             messages.Tallied: lambda member, told: self._tell_others(
@@ -251,14 +247,6 @@ class Crew:
         told = self.awaiting.pop(member.number, None)
         if told is not None:
             told(why_not)
-
-    def _happened(self, member: Member, told: messages.Happened) -> None:
-        fields = json.loads(told.line)
-        level, event, message = fields.pop("level"), fields.pop("event"), fields.pop("message")
-        fields.pop("ts", None)
-        if not event.startswith(_OURS) and not event.startswith(_OURS_TOO):
-            fields["worker"] = member.place
-            self._emit(level, event, message, **fields)
 
     def _tell_others(self, member: Member, message: messages.Message) -> None:
         for other in self.those(SERVING, LEAVING):

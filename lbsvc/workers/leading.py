@@ -47,6 +47,7 @@ class Leading:
         #: host -> what it stood for when it was last looked up
         self._names: dict[str, list[str]] = {}
         self._complete: Deferred[None] | None = Deferred()
+        self._first: Callable[[], object] | None = None
         self._is_stopping = False
         #: those that were sent TERM -> when they are replaced
         self._resigned: dict[Member, Any] = {}
@@ -79,14 +80,20 @@ class Leading:
         traffic.pools.on_hurry = crew.hurry
         reloading.followers = Following(crew)
 
-    def start(self) -> Deferred[None]:
-        """Start the workers; fires when all of them serve."""
+    def start(self, first: Callable[[], object] = lambda: None) -> Deferred[None]:
+        """Start the workers; fires when all of them serve. `first` is called when one of them does:
+        backends may be listeners of our own, so that nobody is asked before."""
         assert self._complete is not None
         complete = self._complete
+        self._first = first
         self.crew.start()
         return complete
 
     def _look_whether_complete(self) -> None:
+        first = self._first
+        if first is not None and self.crew.those(SERVING):
+            self._first = None
+            first()
         if self._complete is not None and self.crew.is_complete:
             complete, self._complete = self._complete, None
             complete.callback(None)

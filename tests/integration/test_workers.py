@@ -6,9 +6,9 @@ import os
 import signal
 from typing import Any
 
-from tests.integration.cases import ProcessTestCase
+from tests.integration.cases import ProcessTestCase, config
 from tests.kit.operating import Operator, fresh_requests
-from tests.kit.processes import Balancer, RawClient, free_port, get, until
+from tests.kit.processes import Balancer, RawClient, free_port, free_ports, get, until
 from tests.kit.programs import Wrk
 from tests.kit.upstreams import RecordingBackend, named_backend
 
@@ -163,6 +163,20 @@ class ReloadTests(WorkersTestCase):
 
 
 class HealthTests(WorkersTestCase):
+    def test_own_listeners(self) -> None:
+        """Backends that are listeners of the same service are asked when somebody accepts there: ready, they are up."""
+        port, own = free_ports(2)
+        answer = {"name": "own", "match": {}, "respond": {"status": 200, "body": "own"}}
+        listeners = {
+            "main": {"bind": f"127.0.0.1:{port}", "pool": "web"},
+            "own": {"bind": f"127.0.0.1:{own}", "routes": [answer]},
+        }
+        check = {"type": "http", "path": "/", "timeout": "300ms", "interval": "1h"}
+        pools = {"web": {"backends": [f"127.0.0.1:{own}"], "health_check": check}}
+        balancer = self.start(config(listeners, pools, admin=free_port(), workers=self.workers)).ready()
+        self.assertEqual({get(port).body for _ in range(8)}, {b"own"})
+        self.assertNotIn("backend.down", [event["event"] for event in balancer.events()])
+
     def test_checked_once(self) -> None:
         """The parent checks, once for all, and every worker knows."""
         balancer, port = self.several(

@@ -46,12 +46,15 @@ class LeadingCase(SynchronousTestCase):
         self.crew = self.leading.crew
 
     def begin(self) -> list[Actor]:
-        """All serve."""
-        complete = self.leading.start()
-        for actor in self.play.everyone:
+        """All serve, one after the other."""
+        begun: list[int] = []
+        complete = self.leading.start(lambda: begun.append(1))
+        for number, actor in enumerate(self.play.everyone):
+            self.assertEqual(len(begun), min(number, 1))
             self.assertNoResult(complete)
             actor.serve()
         self.successResultOf(complete)
+        self.assertEqual(len(begun), 1)
         return self.play.there
 
 

@@ -117,6 +117,7 @@ class WorkerCase(SynchronousTestCase):
     def prepare(self, parts: Any, old: Any, new: Any) -> list[Plan]:
         if self.refusal is not None:
             raise self.refusal
+        self.done.append("prepare")
         return [Plan(self.fates)]
 
     # -- what happens to it
@@ -224,7 +225,7 @@ class OrdersTests(WorkerCase):
         """One that is leaving agrees to everything, and lives on by what it has."""
         self.order(messages.Leave(9.0, True), self.change(4), messages.Commit(4, []))
         self.assertEqual(self.said[-2:], [messages.Prepared(4, []), messages.Committed(4)])
-        self.assertEqual(self.fates, [])
+        self.assertEqual((self.fates, self.done), ([], []))
 
     def test_witness(self) -> None:
         """Records of the client that is watched for are shown, and no others, until it is over."""
