@@ -16,4 +16,12 @@ Both roads walk the same milestones: match, admit, choose, open, carry, settle. 
 upstream towards the backend; a pick gives a lease that is released once, with an outcome.
 """
 
+from importlib.util import find_spec
+
 __version__ = "0.1.0"
+
+
+def is_compiled() -> bool:
+    """Whether what requests run through has been compiled (etc/compiled/hook.py), rather than being Python."""
+    found = find_spec("lbsvc.http.exchange")
+    return found is not None and not str(found.origin).endswith(".py")

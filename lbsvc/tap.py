@@ -19,7 +19,7 @@ from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 from typing_extensions import override
 
-from lbsvc import __version__
+from lbsvc import __version__, is_compiled
 from lbsvc.config.loader import Loaded, from_options, load_file
 from lbsvc.errors import ConfigErrors, SystemRefusal
 from lbsvc.net.inheriting import Inherited, take_inherited
@@ -68,7 +68,7 @@ class Options(UsageOptions):
 
     def opt_version(self) -> NoReturn:
         """Print the version and exit."""
-        sys.stdout.write(f"lbsvc {__version__}\n")
+        sys.stdout.write(f"lbsvc {__version__}{', compiled' if is_compiled() else ''}\n")
         sys.exit(0)
 
     @override

@@ -1,16 +1,16 @@
-"""Looks through the modules that are compiled (hook.py) for what mypyc would take otherwise than Python does, and says nothing.
+"""Looks through the modules that are compiled (hook.py) for what mypyc would do otherwise than Python does.
 
-    python etc/compiled/audit.py [ROOT]
+    python etc/compiled/audit.py [ROOT [FILE ...]]
 
-Prints a line for each, and ends with 1 if there is any:
+Prints a line for each that it finds, and ends with 1 if there is any:
 
 - code that mypy takes for unreachable: mypyc leaves it out. Mostly an attribute that was asked for before a call, and again
   behind it (`if self.is_lost: return; self.end(); if self.is_lost: ...`);
 - an attribute that is one of several types, and used as the one that it was found to be, where a call in between may have
   changed that: a compiled module raises TypeError there. A method of its own is believed nothing about. Only uses are shown
   that Python itself does not mind (a comparison, an argument, a value); SOUND lists those that nothing can come between;
-- an attribute that a class declares again after one that it inherits from: the collector would count it twice, and clear what
-  lives on;
+- an attribute that a class declares again after one that it inherits from: the collector of garbage would count it twice,
+  and clear what lives on;
 - a class that is not native (a decorator that mypyc does not know), and a default on a class that mypyc forgets (None, where
   the type is one of three or more, or a Protocol): set it in __init__.
 
@@ -26,6 +26,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import hook
+from mypy.errors import CompileError
 from mypy.fscache import FileSystemCache
 from mypy.nodes import (
     AssignmentStmt,
@@ -66,7 +67,19 @@ SOUND = {
     "http/trying.py": {"patience"},
 }
 #: Parts of mypy's nodes that lead out of the tree, or back up.
-_ELSEWHERE = {"analyzed", "def_info", "definition", "defn", "func_def", "imports", "info", "names", "node", "target", "type"}
+_ELSEWHERE = {
+    "analyzed",
+    "def_info",
+    "definition",
+    "defn",
+    "func_def",
+    "imports",
+    "info",
+    "names",
+    "node",
+    "target",
+    "type",
+}
 
 #: Types of mypyc's own that the collector of garbage follows.
 _COLLECTED = {f"builtins.{name}" for name in ("dict", "frozenset", "list", "object", "set", "tuple")}
@@ -108,7 +121,8 @@ def narrowed(tree: MypyFile, types: dict[Expression, Type]) -> Iterator[MemberEx
         if isinstance(node, MemberExpr) and node in types:
             whole = declared(types.get(node.expr), node.name)
             is_used = isinstance(above, MemberExpr) or (
-                isinstance(above, (CallExpr, IndexExpr)) and node in (getattr(above, "callee", 0), getattr(above, "base", 0))
+                isinstance(above, (CallExpr, IndexExpr))
+                and node in (getattr(above, "callee", 0), getattr(above, "base", 0))
             )
             if isinstance(whole, UnionType) and not is_used and not is_same_type(whole, types[node]):
                 yield node
@@ -136,17 +150,24 @@ def forgotten(classes: Mapper) -> Iterator[str]:
                 yield f"{info.fullname}.{name}: its default is forgotten"
 
 
-def problems(root: Path) -> Iterator[str]:
-    """All of them."""
-    options = CompilerOptions()
-    cache = FileSystemCache()
-    files = [str(root / name) for name in hook.modules(root)]
+def typed(files: list[str], more: str = "") -> tuple[Any, Any, Any]:
+    """The files as mypy sees them, `more` added to its settings: what they are made of, its result, its options."""
+    options, cache = CompilerOptions(), FileSystemCache()
     with TemporaryDirectory() as folder:
         settings = Path(folder) / "mypy.ini"
-        settings.write_text(hook.MYPY + "warn_unreachable = True\n")
-        sources, _, mypy_options = get_mypy_config(["--config-file", str(settings), *files], None, options, cache)
-        result = parse_and_typecheck(sources, mypy_options, options, [(sources, "lbsvc")], cache)
-    yield from result.errors
+        settings.write_text(hook.MYPY + more)
+        sources, _, found = get_mypy_config(["--config-file", str(settings), *files], None, options, cache)
+        return sources, parse_and_typecheck(sources, found, options, [(sources, "lbsvc")], cache), found
+
+
+def problems(root: Path, names: list[str]) -> Iterator[str]:
+    """All of them, in these files below `root`."""
+    files = [str(root / name) for name in names]
+    try:
+        sources, result, mypy_options = typed(files, "warn_unreachable = True\n")
+    except CompileError as mistakes:
+        yield from mistakes.messages
+        sources, result, mypy_options = typed(files)
     for source in sources:
         tree = result.files[source.module]
         short = str(Path(tree.path).relative_to(root / "lbsvc"))
@@ -155,12 +176,13 @@ def problems(root: Path) -> Iterator[str]:
                 yield f"{tree.path}:{node.line}: {node.name} is taken for {result.types[node]}: can a call have changed it?"
     classes = Mapper({source.module: "lbsvc" for source in sources})
     errors = Errors(mypy_options)
-    compile_modules_to_ir(result, classes, options, errors)
+    compile_modules_to_ir(result, classes, CompilerOptions(), errors)
     yield from (line for line in errors.new_messages() if ": error:" in line or "default attribute" in line)
     yield from forgotten(classes)
 
 
 if __name__ == "__main__":
-    found = sorted(problems(Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()))
-    print(*found, sep="\n")
+    tree = Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()
+    found = sorted(problems(tree, sys.argv[2:] or hook.modules(tree)))
+    print("\n".join(found), end="\n" if found else "")
     sys.exit(1 if found else 0)

@@ -39,7 +39,7 @@ NAMED = (
     *("core/queueing", "core/ramping", "core/retry", "core/tiers"),
     *("net/deadlines", "net/peeking", "net/protocol", "net/unsent"),
 )
-#: The optimization that the C compiler is asked for. 3 takes half as long again and gains nothing (tests/bench/road_cost.py).
+#: The environment variable that says how much the C compiler optimizes: 1 unless it is set. More takes longer for nothing.
 LEVEL = "LBSVC_COMPILE_LEVEL"
 
 _SETUP = """\
@@ -98,7 +98,7 @@ def modules(root: Path) -> list[str]:
     return [f"lbsvc/{name}.py" for name in sorted(named)]
 
 
-def compile_tree(root: Path, folder: Path, level: str = "2") -> list[Path]:
+def compile_tree(root: Path, folder: Path, level: str) -> list[Path]:
     """Compile a copy of the tree at `root`, in `folder`; the libraries that were made of it, which may be moved."""
     shutil.copytree(root / "lbsvc", folder / "lbsvc", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
     (folder / "mypy.ini").write_text(MYPY)
@@ -123,7 +123,7 @@ class CompiledBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         if self.target_name != "wheel" or version == "editable":
             return
         self._folder = Path(tempfile.mkdtemp(prefix="lbsvc-compiled-"))
-        for library in compile_tree(Path(self.root), self._folder, os.environ.get(LEVEL, "2")):
+        for library in compile_tree(Path(self.root), self._folder, os.environ.get(LEVEL, "1")):
             build_data["force_include"][str(library)] = str(library.relative_to(self._folder))
         build_data["pure_python"] = False
         build_data["infer_tag"] = True

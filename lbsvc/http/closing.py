@@ -11,6 +11,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from zope.interface import classImplements
+
 from lbsvc.http.site import HttpSite
 from lbsvc.net.deadlines import NEVER
 from lbsvc.net.protocol import BareProtocol
@@ -111,3 +114,7 @@ class EndingConnection(BareProtocol):
     def expired(self, now: float) -> None:
         """The deadline of this connection has come."""
         raise NotImplementedError
+
+
+# Of every heir of it: they have what belongs to that.
+classImplements(EndingConnection, IHalfCloseableProtocol, IPushProducer)  # type: ignore[misc]

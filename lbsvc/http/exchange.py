@@ -49,8 +49,7 @@ class Exchange(Trying):
     grpc_status: int | None = None  # of a call of gRPC (grpc.py) that has been told how it ended
 
     def __init__(self, connection: DownstreamSide, head: RequestHead, now: float) -> None:
-        self.connection = connection
-        self.upstream = None
+        self.connection, self.upstream = connection, None
         self.site = site = connection.site
         self.head = head
         if head.method == b"HEAD":

@@ -21,11 +21,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from typing_extensions import override
-from zope.interface import classImplements
 
 from lbsvc.core.clients import Surplus
 from lbsvc.errors import ProtocolViolation
@@ -374,6 +372,3 @@ class H2ServerConnection(LeavingConnection):
 
 #: For annotations elsewhere.
 __all__ = ["H2RequestHead", "H2ServerConnection"]
-
-
-classImplements(H2ServerConnection, IHalfCloseableProtocol, IPushProducer)

@@ -13,11 +13,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from typing_extensions import override
-from zope.interface import classImplements
 
 from lbsvc.errors import ProtocolViolation
 from lbsvc.http.closing import LINGER, LINGER_BYTES
@@ -396,6 +394,3 @@ class ServerConnection(PrefacedConnection):
         total = self._received - len(self._reader.buffer)
         size, self._attributed = total - self._attributed, total
         return size
-
-
-classImplements(ServerConnection, IHalfCloseableProtocol, IPushProducer)

@@ -7,7 +7,6 @@ has one head, and that nothing comes for a stream behind its end.
 
 from __future__ import annotations
 
-import weakref
 from typing import Any
 
 from hpack import Decoder, Encoder
@@ -79,7 +78,7 @@ class H2Client(End):
         super().__init__(road)
         kind: Any = (SurplusConnection if is_surplus else ServerConnection) if is_plain else H2ServerConnection
         self.server = kind(road.site, peer, arrival)
-        road.watched.append(weakref.ref(self.server))
+        road.watch(self.server)
         road.clients.append(self)  # type: ignore[arg-type]  # an end like others
         self.streams: dict[int, Said] = {}
         self.goaways: list[tuple[int, int]] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import Any
 
 from hypothesis import given, settings
@@ -118,7 +117,7 @@ class Certified(Client):
     def __init__(self, road: Road, came: Arrival) -> None:
         End.__init__(self, road)
         self.server = ServerConnection(road.site, came.peer, came)
-        road.watched.append(weakref.ref(self.server))
+        road.watch(self.server)
         self.wire.connect(self.wire.right, self.server)
         self.wire.connect(self.wire.left, self)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import weakref
 from typing import Any
 
 from h2.config import H2Configuration
@@ -22,7 +21,7 @@ class Judge(End):
     def __init__(self, road: Road, window: int) -> None:
         super().__init__(road)
         self.server = H2ServerConnection(road.site, "192.0.2.1")
-        road.watched.append(weakref.ref(self.server))
+        road.watch(self.server)
         road.clients.append(self)  # type: ignore[arg-type]  # an end like others
         self.h2 = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
         self.bodies: dict[int, bytes] = {}

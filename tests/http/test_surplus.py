@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 
 from lbsvc.core.clients import Surplus
@@ -23,7 +22,7 @@ class OneTooMany(Client):
     def __init__(self, road: Road, peer: str = "192.0.2.1") -> None:
         End.__init__(self, road)
         self.server = SurplusConnection(road.site, Surplus(peer))
-        road.watched.append(weakref.ref(self.server))
+        road.watch(self.server)
         self.wire.connect(self.wire.right, self.server)
         self.wire.connect(self.wire.left, self)
         road.clients.append(self)

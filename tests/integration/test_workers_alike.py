@@ -116,6 +116,7 @@ class TermTests(WorkersTestCase):
         balancer, port = self.several(*self.backends)
         first, second = self.pids(balancer)
         requests = fresh_requests(port)
+        self.addCleanup(requests.stop)
         os.kill(first, signal.SIGTERM)
         until(lambda: not is_there(first), "gone")
         self.assertEqual(requests.end(), {})
