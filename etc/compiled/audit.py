@@ -184,5 +184,5 @@ def problems(root: Path, names: list[str]) -> Iterator[str]:
 if __name__ == "__main__":
     tree = Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()
     found = sorted(problems(tree, sys.argv[2:] or hook.modules(tree)))
-    print("\n".join(found), end="\n" if found else "")
+    sys.stdout.write("".join(f"{each}\n" for each in found))
     sys.exit(1 if found else 0)
