@@ -5,6 +5,8 @@ The floors, imports go down only (tests/test_floors.py checks it):
 7 tap, ctl            options of the command line, which choose the reactor; lbctl
 6 app, reloading      composition root: settings in, one MultiService out; how other settings come into force while it runs
   pools, listening    what obeys them: live pools and their members, listeners and their routes, logs, the admin listener
+  traffic, workers    what carries traffic: this process, or several that it starts, tells and watches
+  upgrading           the next program in this one's place
 5 observe, admin      metrics, access log, events, history; the admin listener: API and dashboard
 4 http                layer 7: codec, server and client roles, the exchange (the layer 7 road)
 3 net                 reactor, listeners, dialling, the relay (the layer 4 road), probes, names, drain
