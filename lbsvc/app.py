@@ -127,7 +127,7 @@ class Balancer(MultiService):
         if self._inherited is None:
             self.supervision.start()
         self._checker = HealthChecker(self.reactor, self._rng, self._tell_flip, dial, time.time, check_for)
-        sources = Sources(self._rng, time.time, self._dice, opener(self._passed, self._inherited))
+        sources = Sources(time.time, self._dice, opener(self._passed, self._inherited))
         if self.leading is not None:
             sources = self.leading.led(sources)
         self.traffic = traffic = Traffic(

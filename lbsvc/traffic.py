@@ -40,9 +40,8 @@ GC_THRESHOLDS: Final = (20_000, 20, 50)
 class Sources:
     """Where a process has from what is not its own: randomness, sockets, names, health."""
 
-    rng: Random
     wall: Callable[[], float]
-    #: for ids and draws, which are no secrets: a system call for each would be dear
+    #: for ids, picks and other draws, which are no secrets: a system call for each would be dear (a tenth of a request)
     dice: Random
     open_bind: Opener
     lookup: Lookup | None = None
@@ -71,7 +70,7 @@ class Traffic:
             reactor,
             self.deadlines,
             checker,
-            sources.rng,
+            sources.dice,
             sources.wall,
             emit,
             is_starting,

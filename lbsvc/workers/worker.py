@@ -178,7 +178,7 @@ class Worker:
         self._hearsay.hear(order.verdicts)
         for host, addresses in order.names.items():
             self._names.hear(host, addresses)
-        sources = Sources(self._rng, self._wall, self._dice, self._given.open, self._names.lookup)
+        sources = Sources(self._wall, self._dice, self._given.open, self._names.lookup)
         try:
             _learn_algorithms(settings)
             self.logs.open(settings)

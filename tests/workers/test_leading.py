@@ -60,7 +60,7 @@ class LeadingCase(SynchronousTestCase):
 
 class TellingTests(LeadingCase):
     def look_up(self, answer: Any) -> Deferred[list[str]]:
-        sources = self.leading.led(Sources(cast(Any, None), cast(Any, None), cast(Any, None), lambda bind, backlog: []))
+        sources = self.leading.led(Sources(cast(Any, None), cast(Any, None), lambda bind, backlog: []))
         assert sources.lookup is not None
         self.answers["a.example"] = answer
         return sources.lookup("a.example")
@@ -93,9 +93,7 @@ class TellingTests(LeadingCase):
         """Binds are opened as ever, and nobody accepts on them here."""
         made = socket.socket()
         self.addCleanup(made.close)
-        sources = self.leading.led(
-            Sources(cast(Any, None), cast(Any, None), cast(Any, None), lambda bind, backlog: [made])
-        )
+        sources = self.leading.led(Sources(cast(Any, None), cast(Any, None), lambda bind, backlog: [made]))
         (held,) = sources.open_bind(cast(Any, None), 5)
         self.addCleanup(held.close)
         self.assertIsInstance(held, HeldSocket)
