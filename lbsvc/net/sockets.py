@@ -33,7 +33,7 @@ from typing_extensions import override
 
 from lbsvc.config.schema import Bind, ListenerSettings
 from lbsvc.errors import Mistake
-from lbsvc.net.binding import SocketFile, adopt, open_sockets
+from lbsvc.net.binding import SocketFile, UnixSocket, adopt, open_sockets
 from lbsvc.net.inheriting import Given, Inherited
 from lbsvc.net.ordinary import OrdinaryPort
 from lbsvc.net.sharing import Lead
@@ -65,17 +65,8 @@ class SharedSocket(socket.socket):
     lead: Lead | None = None
 
 
-class HeldSocket(socket.socket):
-    """A listening socket that is not accepted on in this process; with it goes its file, if it has one."""
-
-    file: SocketFile | None = None
-
-    @override
-    def close(self) -> None:
-        file, self.file = self.file, None
-        if file is not None:
-            file.remove()
-        super().close()
+class HeldSocket(UnixSocket):
+    """A listening socket, of whatever family, that is not accepted on in this process."""
 
 
 def holder(open_bind: Opener) -> Opener:

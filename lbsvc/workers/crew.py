@@ -123,8 +123,8 @@ class Crew:
     @property
     def is_complete(self) -> bool:
         """Does a worker serve at every place?"""
-        serving = {member.place for member in self.members.values() if member.state == SERVING}
-        return len(serving) >= self.count
+        serving = {member.place for member in self.those(SERVING)}
+        return serving.issuperset(range(1, self.count + 1))
 
     @property
     def is_well(self) -> bool:
@@ -203,7 +203,8 @@ class Crew:
         del self.members[member.number]
         self._ledger.forget(member.number)
         self._tell_others(member, messages.Forget(member.number))
-        if not any(other.place == member.place for other in self.those(SERVING)):
+        # Not while the service stops: the memory may be closed, and its number another file's.
+        if not self._is_stopping and not any(other.place == member.place for other in self.those(SERVING)):
             scales.vacate(self._scales, member.place - 1)
         self.rounds.leave(member.number)
         late = self._leaving.pop(member.number, None)

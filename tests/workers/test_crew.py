@@ -54,6 +54,15 @@ class StartTests(CrewCase):
         self.assertEqual([each["worker"] for each in self.play.told_of("worker.started")], [1, 2])
 
 
+    def test_gone_after_the_end(self) -> None:
+        """Whoever ends when everything was stopped is only counted: the shared memory is closed by then."""
+        one, _ = self.play.begin()
+        self.play.crew.leave(0.0, False)
+        self.play.crew.stop()
+        one.die()
+        self.assertEqual(self.play.crew.left, 1)
+
+
 class ReplacedTests(CrewCase):
     workers = 1
 
