@@ -53,7 +53,6 @@ class StartTests(CrewCase):
         self.assertEqual((len(one.all(messages.Joined)), len(two.all(messages.Joined))), (1, 0))
         self.assertEqual([each["worker"] for each in self.play.told_of("worker.started")], [1, 2])
 
-
     def test_gone_after_the_end(self) -> None:
         """Whoever ends when everything was stopped is only counted: the shared memory is closed by then."""
         one, _ = self.play.begin()
