@@ -67,6 +67,7 @@ class UpstreamConnection(BareProtocol):
     slot = NEVER
     kept_in: int | None = -1  # the reactor's turn in which it was given back last
     dies = NEVER  # when its lifetime is over
+    is_surplus = False  # as many others were idle when it was given back as are kept
     is_stalled = False  # the backend does not read what we send
     _left = 0  # bytes that it had not taken when that was noticed
     _is_paused = False  # we do not read what the backend sends
@@ -260,8 +261,9 @@ class UpstreamConnection(BareProtocol):
 
     def expired(self, now: float) -> None:
         if self.exchange is None:
-            self._forget()
-            self.close()
+            if not self.owner.keeps(self):
+                self._forget()
+                self.close()
         elif self.is_stalled and undelivered(self.transport) < self._left:
             self._watch_again()  # it reads, if slowly
         else:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from lbsvc.core.policies import RetryPolicy
-from lbsvc.http.pooling import close_kept
+from lbsvc.http.pooling import SURPLUS, close_kept
+from lbsvc.net.deadlines import TICK
 from tests.http.road import DATE, REFUSED, Client, Road, RoadCase
 
 GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -91,12 +92,42 @@ class ReuseTests(RoadCase):
 
 class LimitTests(RoadCase):
     def test_how_many(self) -> None:
-        """No more than `keep_alive` idle ones are kept; 0 is none."""
+        """No more than `keep_alive` idle ones are kept for longer than a second; 0 is none."""
         for limit in (0, 2):
             road = self.road(pool={"connections": Road.kept(keep_alive=limit)})
             warm(road, 5)
+            road.run(SURPLUS + 4 * TICK)
             self.assertEqual(len(road.backends[0].idle), limit)
             self.assertEqual(sum(end.is_open for end in road.upstream_ends), limit)
+
+    def test_many_at_a_time(self) -> None:
+        """More than `keep_alive` that are in use again and again are dialled once; when they no longer are, some go."""
+        road = self.road(pool={"connections": Road.kept(keep_alive=2)})
+        clients = warm(road, 5)
+        for _ in range(8):
+            road.run(0.5)
+            for client in clients:
+                client.send(GET)
+            for end in road.upstream_ends:
+                end.send(OK)
+        self.assertEqual([len(client.answers()) for client in clients], [8] * 5)
+        self.assertEqual((len(road.upstream_ends), sum(end.is_open for end in road.upstream_ends)), (5, 5))
+        road.run(SURPLUS + 4 * TICK)
+        self.assertEqual(sum(end.is_open for end in road.upstream_ends), 2)
+
+    def test_surplus_no_more(self) -> None:
+        """One that was more than are kept stays, for `idle_timeout`, if others have gone when its second is over."""
+        road = self.road(pool={"connections": Road.kept(keep_alive=2, idle_timeout=10)})
+        warm(road, 3)
+        for end in road.upstream_ends[:2]:
+            end.close()
+        road.run(SURPLUS + 4 * TICK)
+        self.assertEqual([end.is_open for end in road.upstream_ends], [False, False, True])
+        road.run(7)
+        self.assertTrue(road.upstream().is_open)
+        road.run(2)
+        self.assertFalse(road.upstream().is_open)
+        self.assertEqual(road.backends[0].idle, [])
 
     def test_how_long_idle(self) -> None:
         """An idle one goes after `idle_timeout`; each use begins it anew."""
