@@ -27,6 +27,7 @@ from lbsvc.http.messages import ResponseHead
 from lbsvc.net.deadlines import NEVER
 from lbsvc.net.peeking import peek
 from lbsvc.net.protocol import BareProtocol
+from lbsvc.net.together import LIGHT
 from lbsvc.net.unsent import undelivered, unsent
 
 if TYPE_CHECKING:
@@ -127,10 +128,10 @@ class UpstreamConnection(BareProtocol):
         self.exchange = exchange
         self._chunked = chunked
         self._reader.expect(method, upgrade)
-        if content:
+        if exchange.request_ended and len(content) <= LIGHT:
+            self.owner.write(self.transport, wire + content if content else wire)
+        elif content:
             self.transport.writeSequence((wire, content))
-        elif exchange.request_ended:
-            self.owner.write(self.transport, wire)
         else:
             self.transport.write(wire)
 

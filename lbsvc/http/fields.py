@@ -7,7 +7,8 @@ text never repeats the peer's bytes. Called by h1 for both roles. Nothing here k
 Why a memory of lines: header lines repeat from request to request, across connections. A line that has been judged is
 not judged again: a look-up costs a tenth of what judging does (tests/bench/codec_cost.py, `lines` against `new`).
 Only lines of well-known names without secrets are remembered (nobody shall learn by timing whether a token has been seen
-before), short ones, and a bounded number of them.
+before), short ones, and a bounded number of them. Of all others the name alone is, which halves their cost: values differ
+from message to message, names do not.
 """
 
 from __future__ import annotations
@@ -87,6 +88,10 @@ DASHED: Final = bytes.maketrans(b"_.", b"--")
 _memory: dict[bytes, Field] = {}
 _MEMORY_LINES: Final = 4096
 _MEMORY_LINE_SIZE: Final = 256
+#: Names as they are spelled, of whatever lines: what `_judge_name` has said.
+_names: dict[bytes, tuple[bytes, int, bool]] = {}
+_NAMES: Final = 1024
+_NAME_SIZE: Final = 64
 _REMEMBERED: Final = frozenset(
     b"accept accept-charset accept-encoding accept-language accept-ranges access-control-allow-origin age allow "
     b"cache-control connection content-disposition content-encoding content-language content-length content-type date dnt "
@@ -156,11 +161,27 @@ def _kind(name: bytes) -> int:
 def judge(line: bytes, rules: Rules) -> Field:
     """One header line without its CRLF. RFC 9112, 5: no space before the colon, no folding, no bare CR or LF, no NUL."""
     name, colon, value = line.partition(b":")
-    if not colon or not name or name.translate(None, _TOKEN):
+    known = _names.get(name) or _judge_name(name, rules)
+    if not colon:
         raise rules.violation("a header line without a lawful name and colon")
     value = value.strip(b" \t")
     if value.translate(None, _VALUE):
         raise rules.violation("a control byte in a header value")
+    lower, kind, is_remembered = known
+    if kind == HOST and not is_authority(value):
+        kind = BAD_HOST
+    field = (lower, value, b"%b: %b\r\n" % (name, value), kind)
+    if is_remembered and len(line) <= _MEMORY_LINE_SIZE:
+        if len(_memory) >= _MEMORY_LINES:
+            _memory.clear()
+        _memory[line] = field
+    return field
+
+
+def _judge_name(name: bytes, rules: Rules) -> tuple[bytes, int, bool]:
+    """A name as it is spelled: in lower case, its kind, and whether its lines are remembered."""
+    if not name or name.translate(None, _TOKEN):
+        raise rules.violation("a header line without a lawful name and colon")
     lower = name.lower()
     kind = _kind(lower)
     if kind == PLAIN:
@@ -170,14 +191,12 @@ def judge(line: bytes, rules: Rules) -> Field:
             kind = SHADOW  # PHP makes an underscore of the dot too
     elif kind == IDENTITY and (b"_" in lower or b"." in lower):
         kind = SHADOW  # who passes on what others say of `X-Client-Cert_Verified` may not know that it means something
-    elif kind == HOST and not is_authority(value):
-        kind = BAD_HOST
-    field = (lower, value, b"%b: %b\r\n" % (name, value), kind)
-    if lower in _REMEMBERED and len(line) <= _MEMORY_LINE_SIZE:
-        if len(_memory) >= _MEMORY_LINES:
-            _memory.clear()
-        _memory[line] = field
-    return field
+    judged = (lower, kind, lower in _REMEMBERED)
+    if len(name) <= _NAME_SIZE:
+        if len(_names) >= _NAMES:
+            _names.clear()
+        _names[name] = judged
+    return judged
 
 
 def read_section(block: bytes, rules: Rules, minor: int) -> Section:
@@ -197,6 +216,9 @@ def read_section(block: bytes, rules: Rules, minor: int) -> Section:
             field = recall(line) or judge(line, rules)
             kind = field[3]
             if kind == PLAIN:
+                fields.append(field)
+            elif kind == DATE:
+                section.has_date = True
                 fields.append(field)
             elif kind == CONNECTION:
                 connection += (field[1].lower(),)  # its names are looked up once all fields are known
@@ -254,9 +276,6 @@ def _read_special(field: Field, section: Section, rules: Rules, minor: int) -> N
     elif kind == REQUEST_ID:
         if 0 < len(value) <= 128 and not value.translate(None, _REQUEST_ID_BYTES):
             section.request_id = value
-    elif kind == DATE:
-        section.has_date = True
-        section.fields.append(field)
     elif kind in (UNDERSCORE, SHADOW):
         if rules.underscores == "reject":
             raise rules.violation("an underscore in a header name (limits.underscore_headers)")
