@@ -51,7 +51,7 @@ class Logs:
         """At the start. Raises SystemRefusal."""
         self._writers = self._open(settings, {"events": None, "access": None})
         level, complaint = level_in_force(settings.log.level, self._env)
-        self.events = Events(self._line_writer(), level, self._format(settings), self._wall)
+        self.events = Events(self._line_writer(), level, self._format(settings), self._wall, self._is_journal)
         self._unlog = take_over_logging(self.events)
         if complaint:
             self.emit("warn", "log.level", complaint)
@@ -59,6 +59,10 @@ class Logs:
 
     def _line_writer(self) -> Writer:
         return Told(self._tell) if self._tell is not None else self._writers["events"]
+
+    @property
+    def _is_journal(self) -> bool:
+        return self._tell is None and self._writers["events"].is_journal(self._env.get("JOURNAL_STREAM", ""))
 
     def _format(self, settings: Settings) -> str:
         return "json" if self._tell is not None else settings.log.format
@@ -123,7 +127,7 @@ class Logs:
         self._writers.update(opened)
         if old.log != new.log:
             level = level_in_force(new.log.level, self._env)[0]
-            self.events.redirect(self._line_writer(), level, self._format(new))
+            self.events.redirect(self._line_writer(), level, self._format(new), self._is_journal)
             changes.append("log: changed")
         if old.access_log != new.access_log:
             if self._access is not None:

@@ -4,6 +4,8 @@ Promises
 - `take_passed_sockets` reads LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES once: they are gone from the environment afterwards,
   and no child of ours inherits a descriptor. What was meant for another process is left alone. What cannot be served (a
   datagram socket, a FIFO, an accepted connection, a descriptor that is not there) is refused, every mistake at once.
+- It does not matter who looks first: importing twisted.internet.endpoints takes the variables away, and where Twisted can
+  write no dropin.cache (installed by root, run by somebody else) it imports that whenever it looks for plugins.
 - Several sockets of one name are a list, in the order in which they were passed; sockets without a name are "unknown", as
   systemd calls them.
 - `open_passed` gives sockets of their own for a name: duplicates, so that a listener may close them and another one, after a
@@ -18,7 +20,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from errno import ENOENT
 from typing import Final, TypeAlias
 
@@ -37,9 +40,23 @@ _VARIABLES: Final = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFD
 Passed: TypeAlias = Mapping[str, Sequence[socket.socket]]
 
 
-def take_passed_sockets(env: MutableMapping[str, str], pid: int, first: int = FIRST) -> dict[str, list[socket.socket]]:
+def taken_by_twisted() -> Sequence[int]:
+    """The descriptors that Twisted has taken before us, if it has: it leaves only their names in the environment."""
+    endpoints = sys.modules.get("twisted.internet.endpoints")
+    taken = getattr(getattr(endpoints, "_SystemdParser", None), "_sddaemon", None)
+    return taken.inheritedDescriptors() if taken is not None else ()
+
+
+def take_passed_sockets(
+    env: MutableMapping[str, str],
+    pid: int,
+    first: int = FIRST,
+    taken: Callable[[], Sequence[int]] = taken_by_twisted,
+) -> dict[str, list[socket.socket]]:
     """The sockets that were passed to the process `pid`, by name; raises SystemRefusal, with none of them left open."""
     count, owner, names, _ = (env.pop(variable, None) for variable in _VARIABLES)
+    if count is None and owner is None and (before := taken()):
+        count, owner, first = str(len(before)), str(pid), before[0]  # they are in a row
     if count is None or owner is None or _number(owner) != pid:
         return {}
     many = _number(count)

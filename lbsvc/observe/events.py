@@ -1,9 +1,10 @@
 """The event log: what changed, once per change, for people and for machines.
 
 Promises: one event is one line (JSON), or one line and, under it, an indented traceback (text); whatever a message
-contains, it cannot make a second line look like an event. `emit` never blocks and never raises. Lines leave through
-the same writer thread as the access log's. Names that stay are in `STABLE`; every event has `ts` (RFC 3339, UTC),
-`level`, `event`, `message`, then its own fields.
+contains, it cannot make a second line look like an event. Where lines go to systemd's journal, each begins with its level as
+the journal knows it (`<3>`, which the journal takes away), so that `journalctl -p warning` finds them. `emit` never blocks
+and never raises. Lines leave through the same writer thread as the access log's. Names that stay are in `STABLE`; every
+event has `ts` (RFC 3339, UTC), `level`, `event`, `message`, then its own fields.
 
 Built by app.py; called by whoever is given `Events.emit` as a callable, from any thread. What Twisted itself logs
 comes in through observe/twistedlog.py.
@@ -19,6 +20,9 @@ from typing import Any, Final, Protocol
 
 #: Level word -> rank.
 LEVELS: Final = {"debug": 10, "info": 20, "warn": 30, "error": 40}
+
+#: Level word -> how the journal is told (sd-daemon(3)).
+_PRIORITIES: Final = {"debug": "<7>", "info": "<6>", "warn": "<4>", "error": "<3>"}
 
 _SPELLINGS: Final = {**{word: word for word in LEVELS}, "warning": "warn", "err": "error", "critical": "error"}
 
@@ -82,14 +86,22 @@ def level_in_force(configured: str, env: Mapping[str, str]) -> tuple[str, str | 
 class Events:
     """The event log of the process."""
 
-    def __init__(self, writer: Writer, level: str, log_format: str, clock_wall: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        level: str,
+        log_format: str,
+        clock_wall: Callable[[], float],
+        is_journal: bool = False,
+    ) -> None:
         self._wall = clock_wall
-        self.redirect(writer, level, log_format)
+        self.redirect(writer, level, log_format, is_journal)
         self._listeners: tuple[Callable[[dict[str, Any]], object], ...] = ()
 
-    def redirect(self, writer: Writer, level: str, log_format: str) -> None:
+    def redirect(self, writer: Writer, level: str, log_format: str, is_journal: bool = False) -> None:
         """From the next event on, write to another place, or from another level on, or in another form."""
         self._writer = writer
+        self._is_journal = is_journal
         self._threshold = LEVELS[level]
         if log_format == "auto":
             log_format = "text" if writer.isatty() else "json"
@@ -104,6 +116,8 @@ class Events:
         """Log one event. `level` is one of LEVELS; fields follow in the order given."""
         if LEVELS[level] >= self._threshold:
             line = self._line(timestamp(self._wall()), level, event, message, fields)
+            if self._is_journal:
+                line = "".join([f"{_PRIORITIES[level]}{row}\n" for row in line[:-1].split("\n")])
             self._writer.write(line.encode("utf-8", "backslashreplace"))
         if self._listeners and event in STABLE:
             self._tell(level, event, message, fields)

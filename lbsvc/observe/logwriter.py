@@ -65,6 +65,10 @@ class LogWriter:
     def isatty(self) -> bool:
         return self.destination.isatty()
 
+    def is_journal(self, stream: str) -> bool:
+        """Whether lines go to systemd's journal; `stream` is what JOURNAL_STREAM says: its socket's device and inode."""
+        return self.destination.identity() == stream
+
 
 class Destination:
     """One path: the descriptor, the queue, the thread that empties it (started by the first write)."""
@@ -94,6 +98,14 @@ class Destination:
             return os.isatty(self._fd)
         except OSError:
             return False
+
+    def identity(self) -> str:
+        """Device and inode of what is written to now, as JOURNAL_STREAM has them; "-" where there is nothing."""
+        try:
+            found = os.fstat(self._fd)
+        except OSError:
+            return "-"
+        return f"{found.st_dev}:{found.st_ino}"
 
     def put(self, writer: LogWriter, data: bytes) -> bool:
         with self._lock:

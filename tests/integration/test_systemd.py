@@ -6,7 +6,10 @@ import configparser
 import json
 import os
 import re
+import shlex
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -63,8 +66,54 @@ class UnitTests(ProcessTestCase):
         self.assertEqual((service["SuccessExitStatus"], service["RestartPreventExitStatus"]), ("143", "78"))
         self.assertEqual((service["Type"], service["NotifyAccess"]), ("notify", "main"))
         self.assertGreater(int(service["WatchdogSec"]), 0)
-        self.assertEqual(service["ExecReload"], "/bin/kill -HUP $MAINPID")
         self.assertIsNone(re.search(r"(?m)^MemoryDenyWriteExecute=", SERVICE.read_text()))
+
+    def commands(self, key: str) -> list[str]:
+        return re.findall(rf"(?m)^{key}=(.*)$", SERVICE.read_text())
+
+    def test_reload(self) -> None:
+        """A reload is asked for whatever the file says; then it is checked, so that systemctl fails for a wrong one."""
+        (start,) = self.commands("ExecStart")
+        self.assertEqual(self.commands("ExecReload"), ["/bin/kill -HUP $MAINPID", f"{start} --check"])
+
+    def test_wrong_configuration(self) -> None:
+        """Nothing runs before the main process: only its own exit status 78 keeps systemd from starting it again."""
+        self.assertEqual(self.commands("ExecStartPre") + self.commands("ExecCondition"), [])
+
+    def stopping(self, pid: int | None) -> subprocess.Popen[bytes]:
+        """ExecStop=, as systemd runs it."""
+        (line,) = self.commands("ExecStop")
+        env = {"PATH": os.environ["PATH"]} if pid is None else {"PATH": os.environ["PATH"], "MAINPID": str(pid)}
+        # A pipe, whose end comes when whatever the line has started is over.
+        stop = subprocess.Popen(shlex.split(line.replace("$$", "$")), env=env, stdout=-1, stderr=subprocess.STDOUT)
+        self.addCleanup(stop.__exit__, None, None, None)  # closes, and waits
+        self.addCleanup(stop.kill)
+        return stop
+
+    def test_stop_waits(self) -> None:
+        """ExecStop= asks the main process to end, and is over when that has ended, not before."""
+        read, write = os.pipe()
+        told = f"import os, signal; signal.signal(15, lambda *_: os.write({write}, b'T')); os.write({write}, b'S')"
+        main = subprocess.Popen([sys.executable, "-c", f"{told}; input()"], stdin=-1, pass_fds=(write,))
+        self.addCleanup(main.__exit__, None, None, None)
+        self.addCleanup(main.kill)
+        self.addCleanup(os.close, read)
+        os.close(write)
+        self.assertEqual(os.read(read, 1), b"S")
+        stop = self.stopping(main.pid)
+        self.assertEqual(os.read(read, 1), b"T")
+        until(lambda: Path(f"/proc/{stop.pid}/comm").read_text() == "tail\n", "it waits")
+        self.assertIsNone(stop.poll())
+        main.communicate(b"\n")
+        self.assertEqual((stop.communicate()[0], stop.returncode), (b"", 0))
+
+    def test_stop_without_a_process(self) -> None:
+        """ExecStop= has nothing to do, nor to complain of, where the main process has ended by itself."""
+        gone = subprocess.Popen(["true"])
+        gone.wait()
+        for pid in (None, gone.pid):
+            stop = self.stopping(pid)
+            self.assertEqual((stop.communicate()[0], stop.returncode), (b"", 0))
 
     def test_socket(self) -> None:
         """One unit is one listener: it has the name that the bind asks for, and accepts nothing itself."""
@@ -172,6 +221,37 @@ class NotifyTests(ProcessTestCase):
         manager.wait("WATCHDOG=1", heard + 3)
         self.assertEqual(balancer.wait(), -signal.SIGTERM)
 
+    def test_journal(self) -> None:
+        """Where events go to the journal each begins with its level, after a reload too; elsewhere it does not."""
+        folder = self.scratch()
+        journal, other = folder / "journal", folder / "other"
+        journal.touch()
+        found = journal.stat()
+        env = {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"}
+        balancer, _ = self.serve("127.0.0.1:1", process={"env": env}, log={"path": str(journal)})
+        text = balancer.file.read_text()
+        for words, path in (("listeners: 5", journal), (text.replace(str(journal), str(other)), other), ("5", other)):
+            before = len(path.read_bytes()) if path.exists() else 0
+            balancer.file.write_text(words)
+            balancer.signal(signal.SIGHUP)
+            until(lambda: path.exists() and b"config.re" in path.read_bytes()[before:], "a word")  # noqa: B023
+        balancer.signal(signal.SIGTERM)
+        self.assertEqual(balancer.wait(), -signal.SIGTERM)
+        for line in journal.read_text().splitlines():
+            level = {"<6>": "info", "<4>": "warn", "<3>": "error"}[line[:3]]
+            self.assertEqual(json.loads(line[3:])["level"], level)
+        self.assertEqual([line[:3] for line in journal.read_text().splitlines() if "refused" in line], ["<3>"])
+        self.assertIn("config.refused", [json.loads(line)["event"] for line in other.read_text().splitlines()])
+
+
+#: Arguments: python -m twisted ...: becomes that, with what Twisted imports where no dropin.cache can be written.
+TWISTED_FIRST = """
+import runpy, sys
+import twisted.internet.endpoints
+sys.argv = sys.argv[3:]
+runpy.run_module("twisted", run_name="__main__", alter_sys=True)
+"""
+
 
 class ActivationTests(ProcessTestCase):
     def respond(self, body: str) -> dict[str, Any]:
@@ -201,6 +281,14 @@ class ActivationTests(ProcessTestCase):
         balancer.signal(signal.SIGTERM)
         self.assertEqual(balancer.wait(), -signal.SIGTERM)
         self.assertNotIn("Traceback", balancer.text + balancer.errors)
+
+    def test_twisted_looks_first(self) -> None:
+        """Sockets are served that Twisted has taken out of the environment before we could look."""
+        web, more, admin = free_ports(3)
+        text = config({"web": {"bind": "systemd:web", **self.respond("here")}}, admin=admin)
+        passed = listeners(f"web=127.0.0.1:{web}", f"web=127.0.0.1:{more}")
+        self.launch(text, [*passed, sys.executable, "-c", TWISTED_FIRST]).ready()
+        self.assertEqual([get(port).body for port in (web, more)], [b"here", b"here"])
 
     def test_unix(self) -> None:
         """A unix socket is served, and its file is left to systemd when we stop."""

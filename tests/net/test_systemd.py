@@ -7,10 +7,12 @@ import shutil
 import socket
 import tempfile
 
+from twisted.internet import endpoints
+from twisted.python.systemd import ListenFDs
 from twisted.trial.unittest import TestCase
 
 from lbsvc.errors import SystemRefusal
-from lbsvc.net.systemd import address_of, open_passed, take_passed_sockets
+from lbsvc.net.systemd import address_of, open_passed, take_passed_sockets, taken_by_twisted
 
 PID = 4711
 
@@ -78,6 +80,21 @@ class TakeTests(PassedTestCase):
         self.take(env, self.descriptors(self.listening()))
         self.assertEqual(env, {"PATH": "/bin"})
         self.assertEqual(take_passed_sockets(env, PID), {})
+
+    def test_taken_before(self) -> None:
+        """What Twisted has taken before us, who leaves the names alone, is ours all the same."""
+        first = self.descriptors(self.listening(), self.listening())
+        env = {"LISTEN_FDNAMES": "web:web", "PATH": "/bin"}
+        self.passed = take_passed_sockets(env, PID, taken=lambda: [first, first + 1])
+        self.assertEqual({name: len(sockets) for name, sockets in self.passed.items()}, {"web": 2})
+        self.assertEqual(env, {"PATH": "/bin"})
+
+    def test_what_twisted_says(self) -> None:
+        """Twisted is asked for what it has taken in this process, which is nothing here."""
+        parser = endpoints._SystemdParser  # type: ignore[attr-defined]
+        self.assertEqual(list(taken_by_twisted()), [])
+        self.patch(parser, "_sddaemon", ListenFDs([3, 4], ("web", "web")))
+        self.assertEqual(list(taken_by_twisted()), [3, 4])
 
     def test_nameless(self) -> None:
         """Sockets without names are called as systemd calls them."""

@@ -133,6 +133,19 @@ class FormatTests(TestCase):
         self.assertEqual(events(Lines(terminal=False), log_format="text").format, "text")
 
 
+class JournalTests(TestCase):
+    def test_priority(self) -> None:
+        """The journal is told the level of each line, of a traceback's too; other places are not."""
+        for level, priority in (("debug", "<7>"), ("info", "<6>"), ("warn", "<4>"), ("error", "<3>")):
+            lines = Lines()
+            log = Events(lines, "debug", "text", lambda: WALL, True)
+            log.emit(level, "twisted", "m", traceback="Traceback:\nE: y\n")
+            self.assertEqual([line[:3] for line in lines.text().splitlines()], [priority] * 3)
+            log.redirect(lines, "debug", "text")
+            log.emit(level, "twisted", "m")
+            self.assertTrue(lines.text().splitlines()[-1].startswith("2026-"), lines.text())
+
+
 class LevelTests(TestCase):
     def test_threshold(self) -> None:
         """What is below the level is not written."""
