@@ -39,7 +39,7 @@ class Logs:
         self._env = env
         #: takes events in place of a file, each as a line of JSON
         self._tell = tell
-        self._destinations = Destinations(is_shared=tell is not None)
+        self._destinations = Destinations()
         self._writers: dict[str, LogWriter] = {}
         self._unlog: Callable[[], None] = lambda: None
         self._access: AccessLog | None = None

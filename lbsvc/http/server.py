@@ -314,7 +314,12 @@ class ServerConnection(PrefacedConnection):
         self.exchange = None
         site = self.site
         reader = self._reader
-        if not self._keep or site.is_draining:
+        if self._keep and site.is_leaving and not (self.has_finished or self.is_stalled or reader.buffer):
+            # Its head had promised that the connection stays: a request may be on its way, and is answered as the last one.
+            reader.release()
+            self._resume()
+            site.deadlines.watch(self, GRACE)
+        elif not self._keep or (site.is_draining and not (site.is_leaving and reader.buffer)):
             if self.has_finished or (wants_close(exchange.head) and not reader.buffer):
                 self.lose()
             else:
@@ -347,7 +352,8 @@ class ServerConnection(PrefacedConnection):
         if self.exchange is not None or self.is_ending:
             return
         if self._reader.is_holding:
-            self.linger()  # between pipelined requests
+            if not self.site.is_leaving:
+                self.linger()  # between pipelined requests
         elif self._reader.is_idle and not peek(self.transport):
             if self._received and not self.site.is_leaving:
                 self.lose()

@@ -135,12 +135,17 @@ class HttpCheck(Check):
 
     def __init__(self, reactor: IReactorTime, policy: HealthCheckPolicy, backend: Backend, ended: Ended) -> None:
         super().__init__(reactor, policy, backend, ended)
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: Any = httptools.HttpResponseParser(self)
         self._received = 0
         self._status = 0  # of the final head; 0 before it has come
         self._sized = False  # the head says where the body ends
         self._body = bytearray()
         self._whole = False
+
+    @override
+    def _settle(self) -> Ended | None:
+        self._parser = None  # it knows us: no cycle is left for the collector, which comes by once an hour
+        return super()._settle()
 
     @override
     def _ask(self) -> None:

@@ -92,6 +92,11 @@ class Drain:
             self._due = self._step = None
             step()
 
+    def hurry(self, timeout: float) -> None:
+        """What is left is cut in so many seconds at the latest."""
+        self._timeout = min(self._timeout, timeout)
+        self._deadline = min(self._deadline, self._clock.seconds() + timeout)
+
     def _later(self, seconds: float, step: Callable[[], None]) -> None:
         self._step = step
         self._due = self._clock.callLater(seconds, self._take_step)

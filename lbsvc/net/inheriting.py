@@ -191,6 +191,12 @@ class Inherited:
         taken = [each.place for each in self._sockets if each.backlog is not None]
         self._channel.send(json.dumps({"ready": taken}).encode())
 
+    def give_up(self, why: str) -> None:
+        """We cannot serve after all: the old process is told why, and we end."""
+        assert self._channel is not None
+        self._channel.send(json.dumps({"failed": why[:8192]}).encode())
+        self._orphaned(why)
+
     def _heard(self, message: bytes, descriptors: list[int]) -> None:
         self._own()
         self.close()

@@ -50,18 +50,24 @@ class Scales:
         self._numbers = memoryview(self._map).cast("I")
         self._place = place
         self._count = count
+        self._has_left = False
 
     def weigh(self) -> int:
-        """Write down the own number."""
-        own = self._numbers[self._place] = min(self._count(), ABSENT - 1)
+        """Write down the own number, unless it has left: others may have the place."""
+        own = min(self._count(), ABSENT - 1)
+        if not self._has_left:
+            self._numbers[self._place] = own
         return own
 
     def leave(self) -> None:
         """It serves no more."""
+        self._has_left = True
         self._numbers[self._place] = ABSENT
 
     def is_ahead(self, slack: int) -> bool:
         """Has somebody else clearly less?"""
+        if self._has_left or self._place >= self.places:  # it is to go: what it still accepts nobody else will
+            return False
         own = self.weigh()
         others = self._numbers[: self.places].tolist()
         others[self._place] = ABSENT

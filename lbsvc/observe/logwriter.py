@@ -3,8 +3,9 @@
 Promises: `LogWriter.write` never blocks and never raises, whatever the destination does. What a stalled or failing
 destination cannot take is dropped whole lines at a time and counted in `dropped` of the writer it came from. Lines
 are never torn into one another: writers to the same path share one thread, and after a write that failed in the
-middle of a line the next one begins on a new line. Where other processes write to the same place (`is_shared`), what is no
-file is given whole lines, as many as it keeps together; a line of more than 4096 bytes may then have others' in it.
+middle of a line the next one begins on a new line. Other processes may write to the same place (workers; the next program,
+in an upgrade), so each write is of whole lines, as many as the place keeps together: of a file 256 KiB, else 4096 bytes. A
+longer line may have others' in it.
 
 Called by observe/events.py and observe/accesslog.py from the reactor's thread (any thread may); `Destinations`
 belongs to app.py. Sizes are bytes, timeouts seconds.
@@ -30,7 +31,7 @@ from typing import Final
 #: What the queue of one destination holds at most (contract.md).
 MAX_QUEUED: Final = 8 * 1024 * 1024
 
-#: The most that one write(2) is given: the unit in which a stalled destination is accounted for.
+#: The most that one write(2) is given, longer lines aside: the unit in which a stalled destination is accounted for.
 _CHUNK: Final = 256 * 1024
 
 #: Paths that mean a descriptor we have already; opening them anew fails where it is a socket (systemd's journal).
@@ -73,9 +74,8 @@ class LogWriter:
 class Destination:
     """One path: the descriptor, the queue, the thread that empties it (started by the first write)."""
 
-    def __init__(self, path: str, max_bytes: int = MAX_QUEUED, is_shared: bool = False) -> None:
+    def __init__(self, path: str, max_bytes: int = MAX_QUEUED) -> None:
         self.path = path
-        self._is_shared = is_shared
         self._fd = _open(path)
         self._max = max_bytes
         self._lock = threading.Condition()
@@ -227,13 +227,12 @@ class Destination:
             data = b"\n" + data
         sent = 0
         view = memoryview(data)
-        is_apt_to_mix = self._is_shared and not _is_file(self._fd)
+        whole = _CHUNK if _is_file(self._fd) else _WHOLE
         while sent < len(data):
             if self._abandoned:
                 break
             try:
-                end = _end_of_lines(data, sent) if is_apt_to_mix else sent + _CHUNK
-                sent += os.write(self._fd, view[sent:end])
+                sent += os.write(self._fd, view[sent : _end_of_lines(data, sent, whole)])
             except BlockingIOError:
                 _wait_writable(self._fd)
             except OSError:
@@ -254,9 +253,8 @@ class Destination:
 class Destinations:
     """Every destination of the process, one for each path, so that logs with the same path share it."""
 
-    def __init__(self, max_bytes: int = MAX_QUEUED, is_shared: bool = False) -> None:
+    def __init__(self, max_bytes: int = MAX_QUEUED) -> None:
         self._max = max_bytes
-        self._is_shared = is_shared
         self._by_key: dict[str, Destination] = {}
         self._writers: list[LogWriter] = []
         self._former: dict[str, LogWriter] = {}  # by log name: one that has been released counts for all of them
@@ -266,7 +264,7 @@ class Destinations:
         key = f"fd {_STANDARD[path]}" if path in _STANDARD else os.path.realpath(path)
         destination = self._by_key.get(key)
         if destination is None:
-            destination = self._by_key[key] = Destination(path, self._max, self._is_shared)
+            destination = self._by_key[key] = Destination(path, self._max)
         writer = LogWriter(destination, name)
         self._writers.append(writer)
         return writer
@@ -323,16 +321,16 @@ def _open(path: str) -> int:
 
 
 def _is_file(fd: int) -> bool:
-    """Whether what one write(2) takes stays together: appended to a file, it does."""
+    """Whether all of what one write(2) takes stays together: appended to a file, it does."""
     try:
         return stat.S_ISREG(os.fstat(fd).st_mode)
     except OSError:
         return False
 
 
-def _end_of_lines(data: bytes, begin: int) -> int:
+def _end_of_lines(data: bytes, begin: int, whole: int) -> int:
     """Where the last line ends that is whole within what stays together; where there is none, the end of the first."""
-    end = data.rfind(b"\n", begin, begin + _WHOLE) + 1
+    end = data.rfind(b"\n", begin, begin + whole) + 1
     return end or data.find(b"\n", begin) + 1 or len(data)
 
 

@@ -211,6 +211,39 @@ class DrainTests(RoadCase):
         self.assertEqual(client.answer().body, b"x" * 100)
         self.assertTrue(client.was_finished)
 
+    def test_others_serve_on(self) -> None:
+        """Where others serve on and an answer's head has promised to keep the connection, the next request is answered too,
+        as the last one, pipelined or a moment later; and if none comes the connection closes."""
+        for pipelined, late in ((GET, b""), (b"", GET), (b"", b"")):
+            road = self.road()
+            client = road.client()
+            client.send(GET + pipelined)
+            road.upstream().send(sized(b"x" * 100)[:-50])
+            road.site.leave()
+            road.run()
+            road.upstream().send(b"x" * 50)
+            road.run(GRACE / 2)
+            client.send(late)
+            self.assertEqual((client.answer().body, client.is_open), (b"x" * 100, True))
+            if pipelined or late:
+                road.upstream().send(OK)
+                answer = client.answer()
+                self.assertEqual((answer.body, answer.headers[b"connection"]), (b"ok", b"close"))
+                self.assertTrue(client.was_finished)
+            else:
+                road.run(GRACE)
+                self.assertFalse(client.is_open)
+
+    def test_between_pipelined_requests(self) -> None:
+        """Where others serve on, requests that had come together are all answered."""
+        road = self.road(own="mine")
+        client = road.client()
+        client.transport.write(OWN * 3)
+        road.site.leave()
+        road.run()
+        self.assertEqual([answer.status for answer in client.answers()][:1], [200])
+        self.assertTrue(client.was_finished)
+
     def test_accepted_is_answered(self) -> None:
         """A request that waits in the socket when the drain begins, or comes on a new connection soon after, is answered."""
         road = self.road(own="mine")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 from twisted.trial.unittest import TestCase
@@ -60,6 +62,13 @@ class Requests(TestCase):
         self.assertEqual(asked.result, (True, "status 200"))
         self.assertEqual(asked.net.open, [])
         self.assertEqual(asked.net.clock.getDelayedCalls(), [])
+
+    def test_nothing_is_left(self) -> None:
+        """A check that is over is gone with the last who knows it: checks go on for ever, and the collector rarely comes."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        over = [weakref.ref(Asked(answer).check) for answer in (OK, b"nonsense\r\n\r\n", RESET, REFUSED)]
+        self.assertEqual([each() for each in over], [None] * 4)
 
     def test_policy(self) -> None:
         """HC-2, HC-7: method, path, host and port are the policy's."""

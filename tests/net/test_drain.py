@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
@@ -129,6 +131,21 @@ class DrainTests(TestCase):
         stop.left = 0
         stop.turn(0.1)
         self.assertApproximates(stop.done[0], 4.0, 0.1)
+
+    def test_hurried(self) -> None:
+        """Told to hurry, before it begins or while it waits, it cuts what is left in so many seconds; never later."""
+        for before in (True, False):
+            stop = Stop(timeout=inf, left=2)
+            if before:
+                stop.drain.hurry(5)
+            stop.run()
+            stop.turn(3)
+            if not before:
+                stop.drain.hurry(2)
+            stop.drain.hurry(600)
+            self.assertEqual(stop.done, [])
+            stop.turn(2.1)
+            self.assertIn("abort", [what for _, what in stop.told])
 
     def test_forced_at_each_stage(self) -> None:
         """Forced before it begins, during the delay, or while waiting, it cuts what is left and ends at once."""

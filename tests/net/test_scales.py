@@ -62,6 +62,19 @@ class ScalesTests(TestCase):
         self.scales[0].places = 2
         self.assertFalse(self.scales[0].is_ahead(2))
 
+    def test_own_place_is_gone(self) -> None:
+        """Who is to go, since there are fewer places now, or has left, lets nobody come first, and writes nothing down."""
+        self.scales[0].weigh()
+        self.counts[:] = [0, 10, 10]
+        self.scales[2].places = 2
+        self.scales[1].leave()
+        for place in (1, 2):
+            self.assertFalse(self.scales[place].is_ahead(2))
+        self.scales[1].weigh()
+        self.assertFalse(self.scales[0].is_ahead(0))
+        self.counts[0] = 1
+        self.assertFalse(self.scales[0].is_ahead(0))
+
 
 class Sharing:
     """A reactor that notes who waits in the kernel's queue."""

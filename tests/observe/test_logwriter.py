@@ -151,6 +151,25 @@ class FileTests(TestCase):
         self.assertEqual(self.content(), b"first\nseco\nfourth\nfifth\n")
         self.assertEqual(writer.dropped, 2)
 
+    def test_whole_lines(self) -> None:
+        """Each write is of whole lines, so that those of other processes come between them, however much there is."""
+        ends: list[bytes] = []
+        write = os.write
+
+        def noted(fd: int, data: memoryview) -> int:
+            ends.append(bytes(data[-1:]))
+            return write(fd, data)
+
+        self.patch(os, "write", noted)
+        writer = self.destinations.writer(self.path, "access")
+        lines = [b"%06d " % number + b"x" * (number % 700) + b"\n" for number in range(3000)]
+        writer.write(b"".join(lines))
+        writer.write(b"y" * 300_000 + b"\n")
+        self.assertTrue(self.destinations.flush(LONG))
+        self.assertEqual(set(ends), {b"\n"})
+        self.assertGreater(len(ends), 4)
+        self.assertEqual(self.content(), b"".join(lines) + b"y" * 300_000 + b"\n")
+
     def test_unopenable(self) -> None:
         """A path that cannot be opened is the caller's error at once."""
         with self.assertRaises(FileNotFoundError):
@@ -216,6 +235,24 @@ class PipeTests(TestCase):
         self.assertTrue(writer.write(b"again\n"))
         self.assertEqual(read_until(self.reader, lambda text: text.endswith(b"\n")), b"again\n")
         self.assertTrue(writer.destination.close(LONG))
+
+    def test_two_processes_in_one_pipe(self) -> None:
+        """What a pipe keeps together is whole lines, so that those of other processes come between them."""
+        writer = self.writer()
+        lines = [b"%06d " % number + b"x" * (number % 700) + b"\n" for number in range(150)]
+        sizes: list[int] = []
+        write = os.write
+
+        def noted(fd: int, data: memoryview) -> int:
+            sizes.append(len(data))
+            return write(fd, data)
+
+        self.patch(os, "write", noted)
+        writer.write(b"".join(lines))
+        text = read_until(self.reader, lambda text: text.count(b"\n") >= 150)
+        self.assertEqual(text, b"".join(lines))
+        self.assertLessEqual(max(sizes), select.PIPE_BUF)
+        writer.destination.close(LONG)
 
     def test_two_logs_in_one_pipe(self) -> None:
         """Two logs that share standard output mix by lines, and count their own losses."""
