@@ -69,6 +69,8 @@ WORSE: Final = 0.2
 BETTER: Final = 0.1
 #: The penalty for a backend that always fails is e to this power.
 SEVERITY: Final = 7.0
+#: Error rates below this are none: a thousandth of a per cent of the cost.
+FAINT: Final = 1e-6
 #: How much dearer than another a backend may be and still be as good.
 TOLERANCE: Final = 1.2
 #: How far above what is usual a latency, or what a penalty makes of it, is dear: twice as much.
@@ -92,9 +94,13 @@ FEW: Final = 8
 
 
 class Pace:
-    """What is known about one backend. `cost` follows from the others; whoever changes them says `price()`."""
+    """What is known about one backend. `score` follows from level and errors; whoever changes them says `price()`.
 
-    __slots__ = ("answers", "backend", "burden", "cost", "errors", "level", "score", "stamp", "weight")
+    With many members each is looked at seldom, and what it refers to is out of the processor's caches by then. Therefore
+    numbers are shared where they are equal: a backend without errors has one number that is its level and its score.
+    """
+
+    __slots__ = ("answers", "backend", "burden", "errors", "level", "score", "stamp", "weight")
 
     def __init__(self, backend: Backend, level: float, now: float) -> None:
         self.backend = backend
@@ -104,14 +110,15 @@ class Pace:
         self.level = level  # logarithm of the latency in seconds, GRAIN included
         self.errors = 0.0  # 0 to 1
         self.stamp = now  # up to when it has faded
-        self.score = level  # the level with its penalty
-        self.cost = 0.0  # of a request, were no other in flight; above 0
-        self.price()
+        self.score = level  # the level with its penalty: the logarithm of what a request costs, were no other in flight
 
     def price(self) -> None:
-        """Work out score and cost."""
-        self.score = score = self.level + SEVERITY * self.errors
-        self.cost = exp(score)
+        """Work out the score; errors too few to matter are none."""
+        if self.errors < FAINT:
+            self.errors = 0.0
+            self.score = self.level
+        else:
+            self.score = self.level + SEVERITY * self.errors
 
     def fade(self, usual: float, now: float) -> None:
         """Forget as much as the time says; a clock that stands, or steps back, makes nothing forgotten."""
@@ -121,6 +128,7 @@ class Pace:
             self.level = usual + (self.level - usual) * left
             self.errors *= left
             self.stamp = now
+            self.price()
 
     def __repr__(self) -> str:
         return f"<Pace of {self.backend.name}: {exp(self.level):.4f} s, {self.errors:.0%} errors>"
@@ -129,13 +137,13 @@ class Pace:
 class Lots:
     """Paces to draw two different ones from, each by its weight."""
 
-    __slots__ = ("_is_even", "_random", "_sums", "paces")
+    __slots__ = ("_random", "_sums", "is_even", "paces")
 
     def __init__(self, paces: Iterable[Pace], random: Callable[[], float]) -> None:
         self.paces = list(paces)
         self._random = random
         self._sums = list(accumulate(pace.weight for pace in self.paces))
-        self._is_even = len({pace.weight for pace in self.paces}) == 1
+        self.is_even = len({pace.weight for pace in self.paces}) == 1
 
     def one(self) -> Pace:
         """One of them; there is one at least."""
@@ -145,7 +153,7 @@ class Lots:
         """Two of them; there are two at least."""
         paces = self.paces
         random = self._random
-        if self._is_even:
+        if self.is_even:
             # Never out of range: random() is below 1 by at least 2**-53, and so is the product below the count.
             count = len(paces)
             first = int(random() * count)
@@ -174,6 +182,7 @@ class Adaptive(Picker):
         self._random = rng.random
         self._known: dict[Backend, Pace] = {}  # members, and for a while those who were
         self._lots = Lots((), self._random)
+        self._even: list[Pace] = []  # all members, where there are two at least and all weigh the same
         self._usual = log(GRAIN)  # the mean level of all answers
         self._has_answers = False
         self._sweep = 0.0  # when those who were members are looked through; they are there if this is above 0
@@ -181,6 +190,10 @@ class Adaptive(Picker):
     def update(self, backends: Sequence[Backend]) -> None:
         now = self.seconds()
         known = self._known
+        if self._has_answers and all(now - pace.stamp > MEMORY for pace in known.values()):
+            # It was not asked for a while (its tier was empty): what is usual now, the first answers say.
+            known.clear()
+            self._has_answers = False
         paces = []
         for backend in backends:
             pace = known.get(backend)
@@ -191,16 +204,27 @@ class Adaptive(Picker):
         if paces:
             middle = sum(pace.weight for pace in paces) / len(paces)
             for pace in paces:
-                pace.burden = middle / pace.weight
+                pace.burden = middle / pace.weight if pace.weight != middle else 1.0  # one number for all of them
         self._lots = Lots(paces, self._random)
+        self._even = paces if len(paces) > 1 and self._lots.is_even else []
         if len(known) > len(paces):
             self._forget(now)
 
     def pick(self, exclude: Collection[Backend]) -> Backend | None:
-        # Hot path (tests/bench/pick_cost.py).
+        # Hot path (tests/bench/pick_cost.py): `_pick_of` is inlined where all weigh the same.
         if exclude:
             return self._pick_among_others(exclude)
-        return self._pick_of(self._lots)
+        paces = self._even
+        if not paces:
+            return self._pick_of(self._lots)
+        count = len(paces)
+        at = int(self._random() * count)
+        then = int(self._random() * (count - 1))
+        first, second = paces[at], paces[then + 1 if then >= at else then]
+        dear = self._usual + DEAR
+        if second.score > dear and first.score > dear:
+            second = self._look_for_better(self._lots, first, second, dear)
+        return self._better(first, second)
 
     @override
     def pick_among(self, few: Sequence[Backend], key: int | None) -> Backend | None:
@@ -223,16 +247,20 @@ class Adaptive(Picker):
             pace.errors += WORSE * (1.0 - pace.errors)
             if level > pace.level:
                 pace.level += RISE * (level - pace.level)
+            pace.price()
+            return
+        self._usual += USUAL * (level - self._usual)
+        before = pace.level
+        if pace.answers < NEW:
+            if level > before and pace.answers:
+                level = before
+            pace.answers += 1
         else:
-            self._usual += USUAL * (level - self._usual)
+            level = before + (RISE if level > before else FALL) * (level - before)
+        pace.level = pace.score = level
+        if pace.errors:
             pace.errors -= BETTER * pace.errors
-            if pace.answers < NEW:
-                pace.level = min(level, pace.level) if pace.answers else level
-                pace.answers += 1
-            else:
-                pace.level += (RISE if level > pace.level else FALL) * (level - pace.level)
-        pace.score = score = pace.level + SEVERITY * pace.errors
-        pace.cost = exp(score)
+            pace.price()
 
     def _begin(self, level: float) -> None:
         """The first answer of all: until now nothing was known of anybody's speed."""
@@ -276,24 +304,21 @@ class Adaptive(Picker):
     def _better(self, first: Pace, second: Pace) -> Backend:
         """The first, unless the second is cheaper and a draw says so."""
         now = self.seconds()
-        if now - first.stamp > FRESH:
-            self._refresh(first, now)
-        if now - second.stamp > FRESH:
-            self._refresh(second, now)
+        if now - first.stamp > FRESH or now - second.stamp > FRESH:
+            self._refresh(first, second, now)
         one, other = first.backend, second.backend
-        load = one.active * first.burden + 1.0
-        cost, others = first.cost, second.cost
-        if (cost > others and first.answers < NEW) or (cost < others and second.answers < NEW):
-            cost = others  # it is new, and not to be held against it
-        ratio = TOLERANCE * others * (other.active * second.burden + 1.0) / (cost * load)
+        gap = second.score - first.score
+        if (gap < 0.0 and first.answers < NEW) or (gap > 0.0 and second.answers < NEW):
+            gap = 0.0  # it is new, and not to be held against it
+        ratio = TOLERANCE * exp(gap) * (other.active * second.burden + 1.0) / (one.active * first.burden + 1.0)
         if ratio >= 1.0:
             return one
         ratio *= ratio
         return one if self._random() < ratio * ratio else other
 
-    def _refresh(self, pace: Pace, now: float) -> None:
-        pace.fade(self._usual, now)
-        pace.price()
+    def _refresh(self, first: Pace, second: Pace, now: float) -> None:
+        first.fade(self._usual, now)
+        second.fade(self._usual, now)
         if 0.0 < self._sweep < now:
             self._forget(now)
 

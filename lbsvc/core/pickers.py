@@ -10,7 +10,8 @@ A new algorithm is one class that inherits from `Picker`, writes `__init__`, `up
 else it wants of the pool it says by three flags, all off by default:
 
 - `wants_hooks`: it counts what is in flight; `acquired` and `released` are told of every lease taken and released, after
-  `backend.active` has changed, also for backends that are not members.
+  `backend.active` has changed, also for backends that are not members. While it has no members itself it is told nothing
+  (nor of results); an `update` comes before it is asked again, and says who there is, not what has changed.
 - `wants_key`: like goes to like; `pick_by` is asked instead of `pick` for each request that has a key, a whole number of
   64 bits made by hashing.key_hash of a client's address, say. `pick` is for requests without one.
 - `wants_results`: it learns; `finished` is told how long each use took and whether it failed.

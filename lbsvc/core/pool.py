@@ -291,13 +291,13 @@ class Pool:
         self.refresh()
 
     def _bind_hooks(self) -> None:
-        """Every tier that has had members is told, also one that is empty now: it may serve again as it was."""
-        known = [each.picker for each in self._tiers if each.known]
-        self.on_acquired = tuple(picker.acquired for picker in known if picker.wants_hooks)
-        self.on_released = tuple(picker.released for picker in known if picker.wants_hooks)
+        """Every tier that has members is told; an empty one (all were unchecked once) would cost as much again."""
+        told = [each.picker for each in self._tiers if each.has_members]
+        self.on_acquired = tuple(picker.acquired for picker in told if picker.wants_hooks)
+        self.on_released = tuple(picker.released for picker in told if picker.wants_hooks)
         if self.departures.backends:
             self.on_released = (*self.on_released, self.departures.released)
-        self.on_finished = tuple(picker.finished for picker in known if picker.wants_results)
+        self.on_finished = tuple(picker.finished for picker in told if picker.wants_results)
 
     def _report(self) -> None:
         available = bool(self._serving)

@@ -49,17 +49,21 @@ def panics(backends: Sequence[Backend], threshold: float) -> bool:
 class Tier:
     """The members of one tier as its picker last heard of them."""
 
-    __slots__ = ("known", "picker")
+    __slots__ = ("has_members", "known", "picker")
 
     def __init__(self, picker: Picker) -> None:
         self.picker = picker
         self.known: list[tuple[Backend, int]] = []
+        #: whether it has some now; while not, its picker hears of no lease
+        self.has_members = False
 
     def update(self, members: list[tuple[Backend, int]]) -> None:
         """Tell the picker, if anything has changed for it. A picker of an empty tier keeps its turn for later."""
         for backend, weight in members:
             backend.effective = weight
-        if members and members != self.known:
+        has_missed = not self.has_members and (self.picker.wants_hooks or self.picker.wants_results)
+        self.has_members = bool(members)
+        if members and (has_missed or members != self.known):
             self.picker.update([backend for backend, _ in members])
             self.known = members
 

@@ -62,6 +62,7 @@ class Workload:
     connections: int = 64
     idle: int = 0  # instead of a load: so many idle connections
     body: int = 0  # of each request, in bytes
+    pause: int = 0  # of each connection before a request, in milliseconds on an average: a rate below what is possible
 
 
 CLOSE = ("Connection: close",)
@@ -157,9 +158,13 @@ class Bench:
         command = ["wrk", "-t1", f"-c{workload.connections}", f"-d{seconds}s", "--latency"]
         for header in workload.headers:
             command += ["-H", header]
+        script = ""
         if workload.body:
             script = f'wrk.method = "POST"\nwrk.body = string.rep("x", {workload.body})\n'
-            command += ["-s", str(self.site.write("post.lua", script))]
+        if workload.pause:
+            script += f"function delay() return math.random(0, {2 * workload.pause}) end\n"
+        if script:
+            command += ["-s", self.site.write("load.lua", script)]
         where = f"https://localhost:{port}" if workload.layer == "tls" else f"http://127.0.0.1:{port}"
         command.append(f"{where}{workload.path}")
         out = subprocess.run(

@@ -4,7 +4,11 @@
 
 Each part measures several variants of our service in turn, round by round, so that a drift of the machine hits all alike,
 and prints a Markdown table: CPU microseconds for each request of the service's processes, and the ratio to the first
-variant. Our process is on CPU 0, the client (wrk, 64 connections) and the backend (nginx) on CPU 1. Parts:
+variant. Our process is on CPU 0, the client (wrk, 64 connections) and the backend (nginx) on CPU 1.
+
+A round counts from the request on by which all connections have been dialled: a dial costs as much as several requests, and
+how many requests share it is a matter of time. And only if we had most of CPU 0 in it: whoever gets little of it finds
+cold caches and few events in each poll, and has more to do for a request. Else it is done again, a few times. Parts:
 
 - backends: each algorithm with 1, 10, 100 and 1000 backends (addresses of loopback before one nginx), without health checks
 - routes: 1, 100 and 1000 routes, the last of which is asked for
@@ -12,6 +16,8 @@ variant. Our process is on CPU 0, the client (wrk, 64 connections) and the backe
 - slow: 0 and 1000 clients beside the load that send a byte of their request's head each second
 - watched: the access log, checks each second, a dashboard's stream, a scrape each second; one by one, and all together
 - workers: one process and two, both on CPU 0: what a request costs where one more core would be there
+- answers: the same on all CPUs and at the same rate, far below what either can do (each client pauses before each request):
+  how long answers take
 """
 
 from __future__ import annotations
@@ -21,34 +27,41 @@ import os
 import selectors
 import shutil
 import socket
-import statistics
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from typing import Any
 
 import yaml
 from balancers import free_port
-from compare import Bench, Workload, cpu_seconds, listening, machine, stop, tree
+from compare import Bench, Round, Workload, cpu_seconds, listening, machine, medians_of, stop, tree
 
 ALGORITHMS = (
     "round_robin", "least_connections", "random", "two_choices", "ip_hash", "consistent_hash", "adaptive"
 )  # fmt: skip
 HTTP = Workload("http")
+#: The same, some 6000 requests a second.
+PACED = Workload("http", pause=10)
+#: So many requests come first: enough for every connection to a thousand backends, whichever algorithm.
+FIRST = 30_000
+#: The part of CPU 0 that we must have had, and how often we try.
+MOST = 0.6
+TRIES = 4
 TWIST = [sys.executable, "-m", "twisted"]
 
 
 @dataclass
 class Variant:
-    """One configuration, and what goes on beside the load."""
+    """One configuration, what goes on beside the load, and the load."""
 
     name: str
     settings: dict[str, Any]
     beside: tuple[Callable[[int, int], Any], ...] = field(default=())
+    load: Workload = HTTP
 
 
 def settings(bench: Bench, **more: Any) -> dict[str, Any]:
@@ -63,14 +76,16 @@ def settings(bench: Bench, **more: Any) -> dict[str, Any]:
     }
 
 
-def measure(bench: Bench, variant: Variant) -> float:
-    """Microseconds of CPU for each request."""
+def measure(bench: Bench, variant: Variant) -> Round:
+    """One round: microseconds of CPU for each request, and how long answers took."""
     port, admin = free_port(), free_port()
     tree_of = variant.settings
     tree_of["listeners"]["main"]["bind"] = f"127.0.0.1:{port}"
     tree_of["admin"] = {"bind": f"127.0.0.1:{admin}"}
     file = bench.site.write("growth.yaml", yaml.safe_dump(tree_of))
-    child = bench.spawn([*TWIST, "--log-level", "warn", "loadbalancer", "--config", file], 0, "growth.log")
+    anywhere = ["taskset", "-c", ",".join(map(str, os.sched_getaffinity(0)))] if variant.load.pause else []
+    command = [*anywhere, *TWIST, "--log-level", "warn", "loadbalancer", "--config", file]
+    child = bench.spawn(command, 0, "growth.log")
     try:
         if not listening(port, child):
             raise SystemExit(f"{variant.name}: did not start\n{bench.log('growth.log')}")
@@ -78,11 +93,19 @@ def measure(bench: Bench, variant: Variant) -> float:
         with ExitStack() as stack:
             for each in variant.beside:
                 stack.enter_context(each(port, admin))
-            bench.load(port, HTTP, 1)
+            first = 0
+            while first < FIRST:
+                first += max(bench.load(port, HTTP, 1)[1], FIRST // 20)
             pids = tree(child.pid)
-            before = cpu_seconds(pids)
-            _, requests = bench.load(port, HTTP, bench.seconds)
-            return 1e6 * (cpu_seconds(pids) - before) / max(requests, 1)
+            for _ in range(TRIES):
+                before = cpu_seconds(pids)
+                found, requests = bench.load(port, variant.load, bench.seconds)
+                spent = cpu_seconds(pids) - before
+                found.cpu = 1e6 * spent / max(requests, 1)
+                if variant.load.pause or spent > MOST * bench.seconds:
+                    return found
+            print(f"({variant.name}: others had the machine)", file=sys.stderr)
+            return found
     finally:
         stop(child)
 
@@ -110,48 +133,16 @@ def idle(count: int) -> Callable[[int, int], Any]:
     return beside
 
 
-def slow(count: int) -> Callable[[int, int], Any]:
-    """Clients whose request comes by a byte each second."""
-
-    @contextmanager
-    def beside(port: int, admin: int) -> Iterator[None]:
-        clients = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(count)]
-        ending = threading.Event()
-
-        def drip() -> None:
-            while not ending.wait(1.0):
-                for client in clients:
-                    try:
-                        client.send(b"G")
-                    except OSError:
-                        pass
-
-        thread = threading.Thread(target=drip)
-        thread.start()
-        try:
-            yield
-        finally:
-            ending.set()
-            thread.join()
-            for client in clients:
-                client.close()
-
-    return beside
-
-
 @contextmanager
-def scraped(port: int, admin: int) -> Iterator[None]:
-    """/metrics each second."""
+def repeating(step: Callable[[], object], pause: float = 1.0) -> Iterator[None]:
+    """Do it in a thread, again and again, with so many seconds between."""
     ending = threading.Event()
 
-    def scrape() -> None:
-        while not ending.wait(1.0):
-            asked = HTTPConnection("127.0.0.1", admin, timeout=10)
-            asked.request("GET", "/metrics")
-            asked.getresponse().read()
-            asked.close()
+    def repeat() -> None:
+        while not ending.wait(pause):
+            step()
 
-    thread = threading.Thread(target=scrape)
+    thread = threading.Thread(target=repeat)
     thread.start()
     try:
         yield
@@ -160,26 +151,46 @@ def scraped(port: int, admin: int) -> Iterator[None]:
         thread.join()
 
 
+def slow(count: int) -> Callable[[int, int], Any]:
+    """Clients whose request comes by a byte each second."""
+
+    @contextmanager
+    def beside(port: int, admin: int) -> Iterator[None]:
+        with ExitStack() as stack:
+            clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 10)) for _ in range(count)]
+
+            def drip() -> None:
+                for client in clients:
+                    with suppress(OSError):
+                        client.send(b"G")
+
+            with repeating(drip):
+                yield
+
+    return beside
+
+
+@contextmanager
+def scraped(port: int, admin: int) -> Iterator[None]:
+    """/metrics each second."""
+
+    def scrape() -> None:
+        with closing(HTTPConnection("127.0.0.1", admin, timeout=10)) as asked:
+            asked.request("GET", "/metrics")
+            asked.getresponse().read()
+
+    with repeating(scrape):
+        yield
+
+
 @contextmanager
 def streamed(port: int, admin: int) -> Iterator[None]:
     """What an open dashboard listens to."""
     with socket.create_connection(("127.0.0.1", admin), 10) as client, selectors.DefaultSelector() as selector:
         client.sendall(b"GET /api/v1/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         selector.register(client, selectors.EVENT_READ)
-        ending = threading.Event()
-
-        def read() -> None:
-            while not ending.is_set():
-                if selector.select(0.2):
-                    client.recv(1 << 20)
-
-        thread = threading.Thread(target=read)
-        thread.start()
-        try:
+        with repeating(lambda: client.recv(1 << 20) if selector.select(0.2) else None, 0.0):
             yield
-        finally:
-            ending.set()
-            thread.join()
 
 
 # -- the parts
@@ -245,8 +256,12 @@ def by_watched(bench: Bench) -> Iterator[list[Variant]]:
     ]
 
 
-def by_workers(bench: Bench) -> Iterator[list[Variant]]:
-    yield [Variant(f"workers: {count}", settings(bench, workers=count)) for count in (1, 2)]
+def by_workers(bench: Bench, load: Workload = HTTP) -> Iterator[list[Variant]]:
+    yield [Variant(f"workers: {count}", settings(bench, workers=count), (), load) for count in (1, 2)]
+
+
+def by_answers(bench: Bench) -> Iterator[list[Variant]]:
+    yield from by_workers(bench, PACED)
 
 
 PARTS = {
@@ -256,6 +271,7 @@ PARTS = {
     "slow": by_slow,
     "watched": by_watched,
     "workers": by_workers,
+    "answers": by_answers,
 }
 
 
@@ -273,16 +289,17 @@ def main() -> None:
         bench.start_backend()
         print(f"{machine()}; {options.rounds} rounds of {options.seconds} s, medians\n", flush=True)
         for part in options.parts.split(","):
-            print("| | CPU µs/request | of the first |\n|---|---:|---:|", flush=True)
+            print("| | CPU µs/request | of the first | requests/s | p50 ms | p99 ms |\n|---|---:|---:|---:|---:|---:|")
             for variants in PARTS[part](bench):
-                found: dict[str, list[float]] = {each.name: [] for each in variants}
+                found: dict[str, list[Round | str]] = {each.name: [] for each in variants}
                 for _ in range(options.rounds):
                     for variant in variants:
                         found[variant.name].append(measure(bench, variant))
-                medians = {name: statistics.median(each) for name, each in found.items()}
-                first = next(iter(medians.values()))
+                medians = medians_of(found)
+                first = next(iter(medians.values())).cpu
                 for name, each in medians.items():
-                    print(f"| {name} | {each:.1f} | {each / first:.2f} |", flush=True)
+                    times = f"{each.rate:.0f} | {each.p50:.2f} | {each.p99:.2f}"
+                    print(f"| {name} | {each.cpu:.1f} | {each.cpu / first:.2f} | {times} |", flush=True)
             print(flush=True)
     finally:
         bench.close()

@@ -154,8 +154,7 @@ class ScoreTests(AdaptiveTestCase):
             for failed in (True, False):
                 self.report(picker, backends[0], seconds, failed, times=50)
         for pace in picker._lots.paces:
-            self.assertTrue(isfinite(pace.cost))
-            self.assertGreater(pace.cost, 0.0)
+            self.assertTrue(isfinite(pace.score))
         self.assertGreater(self.counts(picker, 200)["b"], 150)
 
     def test_alg_6_strangers(self) -> None:
@@ -227,6 +226,33 @@ class TimeTests(AdaptiveTestCase):
             self.now += pause
             picker.update(backends)
             self.assertEqual(self.counts(picker)["a"] < 100, known)
+
+    def test_alg_6_after_a_long_silence(self) -> None:
+        """ALG-6: a picker that was told nothing for a minute begins anew: the first answer then says what is usual."""
+        backends = members("ab")
+        picker = self.picker_of(backends)
+        for backend in backends:
+            self.report(picker, backend, 2.0, times=20)
+        self.now += MEMORY + 1.0
+        picker.update(backends)
+        self.report(picker, backends[0], 0.01, times=5)
+        self.assertLess(abs(self.counts(picker)["a"] - 1500), 150)
+
+    def test_alg_6_no_errors_left(self) -> None:
+        """ALG-6: after enough good answers, or enough time, a failure has left nothing, and costs no work any more."""
+        for by_time in (True, False):
+            backends = members("ab")
+            picker = self.picker_of(backends)
+            for backend in backends:
+                self.report(picker, backend, 0.01, failed=True, times=10)
+            pace = picker._lots.paces[0]
+            if by_time:
+                self.now += 200.0
+                self.counts(picker, 20)
+            else:
+                self.report(picker, backends[0], 0.01, times=200)
+            self.assertEqual(pace.errors, 0.0)
+            self.assertEqual(pace.score, pace.level)
 
     def test_alg_6_results_of_the_absent(self) -> None:
         """ALG-6: what began before a member left counts for it when it ends, and is there when it comes back."""

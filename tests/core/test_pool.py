@@ -110,6 +110,34 @@ class Tiers(TestCase):
             self.assertIsNone(pool.pick())
             self.assertEqual([tier.known for tier in pool._tiers], [[]] * TIERS)
 
+    def test_empty_tiers_are_told_nothing(self) -> None:
+        """Members that were unchecked once do not make every lease be told to two pickers for ever after."""
+        for algorithm, told in (("least_connections", (1, 1, 0)), ("adaptive", (0, 0, 1))):
+            pool = pool_of(members("abc", health="unknown"), algorithm)
+            for health in ("unknown", "up", "unknown"):
+                for backend in pool.backends:
+                    backend.health = health
+                pool.refresh()
+                hooks = (pool.on_acquired, pool.on_released, pool.on_finished)
+                self.assertEqual(tuple(map(len, hooks)), told)
+
+    def test_what_an_empty_tier_missed(self) -> None:
+        """A tier that was empty and has the same members again picks by what they have in flight by now."""
+        for algorithm in ("least_connections", "two_choices", "adaptive"):
+            pool = pool_of(members("ab", health="unknown"), algorithm)
+            for health in ("up", "unknown"):
+                for backend in pool.backends:
+                    backend.health = health
+                pool.refresh()
+                if health == "up":
+                    leases = [lease_of(pool) for _ in range(40)]
+                    held = [lease for lease in leases if lease.backend.name == "a"]
+                    for lease in leases:
+                        if lease.backend.name == "b":
+                            lease.release(Outcome.OK, 200, 0.001)
+            found = [lease_of(pool).backend.name for _ in range(len(held) // 2)]
+            self.assertGreater(found.count("b"), 0.9 * len(found), algorithm)
+
     def test_repr(self) -> None:
         """The pool in one line."""
         pool = pool_of([*members("abc"), member("d", health="down")])
