@@ -28,7 +28,8 @@ def workers(ctx: click.Context, action: str | None) -> None:
     """Show the worker processes, or replace them.
 
     With restart they are replaced one by one, each when its successor serves: no request fails. It returns when all
-    are, and exits with 1 where one could not be replaced.
+    are, and exits with 1 where one could not be replaced. The old ones finish what they have: WebSockets and other long
+    connections as long as shutdown.removed lets them (by default without limit), and until then they are shown as leaving.
     """
     session = the_session(ctx)
     client = session.client()
@@ -50,8 +51,9 @@ def upgrade(ctx: click.Context) -> None:
     """Replace the service by its new program, without a gap.
 
     The program is started anew, as it is on the disk now, with its configuration file as that is now, and gets the
-    listening sockets. It returns when the new process is ready and answers here; the old one finishes what it has.
-    If the new one fails to start, nothing changes, and the exit status is 1.
+    listening sockets. It returns when the new process is ready and answers here; the old one finishes what it has, within
+    shutdown.drain_timeout. If the new one fails to start, or is not ready within a minute and what its health checks may
+    take, nothing changes, and the exit status is 1.
     """
     session = the_session(ctx)
     client = session.client()

@@ -28,71 +28,66 @@ def settle(exchange: Exchange, now: float) -> None:
         books.terminations[reason] = books.terminations.get(reason, 0) + 1
     destination = exchange.destination
     route = destination.books if destination is not None else site.unrouted
-    method = exchange.head.method
-    key = (method if method in METHODS else b"other", exchange.status)
+    head, status = exchange.head, exchange.status
+    method: bytes | None = head.method
+    key = (method if method in METHODS else b"other", status)
     requests = route.requests
     requests[key] = requests.get(key, 0) + 1
     code = exchange.grpc_status
     if code is not None:
         route.grpc[code] = route.grpc.get(code, 0) + 1
-    seconds = now - (exchange.asked_at or exchange.began)
+    began = exchange.asked_at or exchange.began
+    seconds = now - began
     duration = route.duration
     duration.counts[bisect_left(BUCKETS, seconds)] += 1
     duration.total += seconds
     log = site.log
-    if log is not None:
-        log(access_record(exchange, reason, seconds))
-
-
-def access_record(exchange: Exchange, reason: str, seconds: float) -> AccessRecord:
-    """The record, in the order of lbsvc.core.record."""
+    if log is None:
+        return
     # Each part is looked up once, and the tuple is made in one go: this is run for every request.
-    head, site, connection = exchange.head, exchange.site, exchange.connection
-    method: bytes | None = head.method
+    connection, section = exchange.connection, head.section
     target: bytes | None = head.target
-    section = head.section
     peer = connection.peer
     client = section.client or peer
     if method == b"-":  # it could not be read: nothing is known of it
         method = target = None
         client = peer
-    destination, backend, began = exchange.destination, exchange.released, exchange.asked_at or exchange.began
-    name = backend.name if backend is not None else None
-    connected, first = exchange.connected_at, exchange.first_at
-    failures, attempts = exchange.failures, exchange.attempts
+    backend, attempts, arrival = exchange.released, exchange.attempts, connection.arrival
+    placed, connected, first = exchange.placed_at, exchange.connected_at, exchange.first_at
+    failures = exchange.failures
     agent, referer = section.logged or section.look_up_logged()
-    arrival = connection.arrival
-    return (
+    record: AccessRecord = (  # in the order of lbsvc.core.record
         site.wall(),
         exchange.id,
-        site.books.name,
+        books.name,
         head.protocol,
         client,
         peer,
         method,
         head.host,
         target,
-        exchange.status,
+        status,
         connection.take_bytes_in(),
         exchange.bytes_out,
         destination.name if destination is not None else "none",
         destination.pool if destination is not None else None,
-        name,
+        backend.name if backend is not None else None,
         attempts,
         reason,
-        exchange.placed_at - began if exchange.placed_at else None,
+        placed - began if placed else None,
         # A connection of an earlier try says nothing about the one that was used.
         connected - began if connected and connected >= exchange.tried_at else None,
-        first - began if first else None,
+        (first - began if first != now else seconds) if first else None,
         seconds,
         agent,
         referer,
         # Where every try has failed, what ended the request was none.
-        (*failures, (name or "", reason))[:attempts] if failures else None,
+        (*failures, (backend.name if backend is not None else "", reason))[:attempts] if failures else None,
         arrival.tls if arrival is not None else None,
         _take_handshake(connection, arrival) if arrival is not None else None,
-        exchange.grpc_status,
+        code,
     )
+    log(record)
 
 
 def _take_handshake(connection: DownstreamSide, arrival: Arrival) -> float | None:

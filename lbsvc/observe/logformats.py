@@ -95,11 +95,13 @@ def json_lines(records: Sequence[AccessRecord]) -> bytes:
         codes,
     ) = columns  # fmt: skip
     text = _texts.__getitem__
+    shown_total = _rounded(total)
+    shown_first = shown_total if first == total else _rounded(first)  # small answers come whole
     lines = map(
         Line, repeat(_LOG), _stamps(ts), map(bytes.decode, ids, repeat("ascii"), repeat("backslashreplace")),
         listeners, protocols, tls, clients, peers, map(text, methods), map(text, hosts), _paths(targets),
         _codes(statuses, protocols), codes, bytes_in, bytes_out, routes, pools, backends, attempts, reasons, _tries(tries),
-        map(Times, _rounded(handshake), _rounded(queue), _rounded(connect), _rounded(first), _rounded(total)),
+        map(Times, _rounded(handshake), _rounded(queue), _rounded(connect), shown_first, shown_total),
         map(text, agents), map(_referers.__getitem__, referers),
     )  # fmt: skip
     return _encode_lines(list(lines))
@@ -157,6 +159,9 @@ def _paths(targets: Sequence[bytes | None]) -> Iterable[str | None]:
     if None in targets:
         return [None if raw is None else masked(raw.decode("ascii", "backslashreplace")) for raw in targets]
     texts = map(bytes.decode, targets, repeat("ascii"), repeat("backslashreplace"))  # type: ignore[arg-type]  # no None
+    together = b"".join(targets)  # type: ignore[arg-type]  # no None
+    if b"?" not in together and b"#" not in together:
+        return texts
     return [text if "?" not in text and "#" not in text else masked(text) for text in texts]
 
 

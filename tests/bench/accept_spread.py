@@ -9,6 +9,7 @@ as a layer 4 relay does.
 
 from __future__ import annotations
 
+import argparse
 import os
 import selectors
 import signal
@@ -200,7 +201,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
+    if len(sys.argv) == 4:
         serve(sys.argv[1], int(sys.argv[2]), sys.argv[3])
     else:
+        argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0]).parse_args()
         main()

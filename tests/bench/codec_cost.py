@@ -17,6 +17,7 @@ since the machine may be busy with other things.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
 from time import process_time
@@ -173,6 +174,7 @@ KINDS = {
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0]).parse_args()
     times: dict[tuple[str, str], list[float]] = {}
     for round_ in range(REPEATS):
         for kind, (role, start, moving, lines) in KINDS.items():

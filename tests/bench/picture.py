@@ -3,8 +3,8 @@
     python tests/bench/compare.py --svg comparison.svg http,l4
     python tests/bench/picture.py results.json comparison.svg      # from what compare.py --json has written
 
-Plain SVG without scripts or fonts of its own, for light and dark pages. Bars longer than MOST times HAProxy's are cut, and
-say so by their number. Numbers beside bars are microseconds of CPU for each request, and the ratio.
+Plain SVG without scripts or fonts of its own, for light and dark pages. Bars longer than MOST times HAProxy's are cut: a gap
+says so, and their number. Numbers beside bars are microseconds of CPU for each request, and the ratio.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, Final
 
 #: The longest bar, in HAProxy's.
@@ -24,8 +25,11 @@ LEFT: Final = 290
 ROW: Final = 18
 GAP: Final = 14
 TOP: Final = 34
+LINE: Final = 16
+#: Letters of the caption that fit into a line.
+WORDS: Final = 120
 
-HEADLINE: Final = "CPU for each request; the broken line is HAProxy. Shorter is better."
+HEADLINE: Final = f"CPU for each request; the broken line is HAProxy. Shorter is better. Bars end at {MOST:.0f}."
 TITLES: Final = {
     "l4": "TCP, small answers",
     "l4close": "TCP, a connection each",
@@ -48,8 +52,10 @@ text { font: 12px system-ui, sans-serif; fill: #24292f; }
 .bar { fill: #afb8c1; }
 .haproxy { fill: #8c959f; }
 .lbsvc { fill: #0969da; }
+.gap { fill: #ffffff; }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3; } .faint { fill: #9198a1; } .one { stroke: #6e7681; }
+  .gap { fill: #0d1117; }
   .bar { fill: #484f58; } .haproxy { fill: #6e7681; } .lbsvc { fill: #4493f8; }
 }
 """
@@ -75,20 +81,29 @@ def draw(results: Results, caption: str) -> str:
             kind = "lbsvc" if balancer.startswith("lbsvc") else "haproxy" if balancer == "haproxy" else "bar"
             rows.append(f'<text class="faint" x="{LEFT - 8}" y="{y + 12}" text-anchor="end">{escape(balancer)}</text>')
             rows.append(f'<rect class="{kind}" x="{LEFT}" y="{y + 2}" width="{length:.0f}" height="{ROW - 5}" rx="2"/>')
+            if ratio > MOST:
+                rows.append(
+                    f'<rect class="gap" x="{LEFT + length - 14:.0f}" y="{y + 1}" width="5" height="{ROW - 3}"/>'
+                )
             words = f"{measured['cpu']:.3g} µs" + (f" · {ratio:.2f}" if balancer != "haproxy" else "")
             rows.append(f'<text x="{LEFT + length + 6:.0f}" y="{y + 12}">{words}</text>')
             y += ROW
         y += GAP
     line = f'<line class="one" x1="{LEFT + unit:.0f}" x2="{LEFT + unit:.0f}" y1="{TOP - 4}" y2="{y - GAP + 4}"/>'
+    lines = wrap(caption, WORDS)
+    height = y + 8 + len(lines) * LINE
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y + 24}" width="{WIDTH}" role="img" '
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" role="img" '
             'aria-label="CPU for each request, as multiples of HAProxy\'s">',
             f"<style>{_STYLE}</style>",
             f'<text class="title" x="{LEFT}" y="16">{HEADLINE}</text>',
             line,
             *rows,
-            f'<text class="faint" x="10" y="{y + 10}">{escape(caption)}</text>',
+            *(
+                f'<text class="faint" x="10" y="{y + 10 + number * LINE}">{escape(words)}</text>'
+                for number, words in enumerate(lines)
+            ),
             "</svg>",
             "",
         ]

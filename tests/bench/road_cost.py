@@ -9,8 +9,8 @@ states of the code on one machine, in turns.
 
 from __future__ import annotations
 
+import argparse
 import random
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from time import process_time
@@ -162,4 +162,6 @@ def main(rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 20)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("rounds", type=int, nargs="?", default=20)
+    main(parser.parse_args().rounds)

@@ -18,6 +18,7 @@ Below: what the largest header that limits allow costs where a thousand routes a
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -241,6 +242,7 @@ def hostile() -> Iterator[str]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0]).parse_args()
     all_jobs = jobs()
     least = dict.fromkeys(all_jobs, float("inf"))
     for _ in range(REPEATS):

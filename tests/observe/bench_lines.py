@@ -34,7 +34,7 @@ def by_rows(records: list[Record]) -> bytes:
     lines = []
     for (
         ts, identity, listener, protocol, client, peer, method, host, target, status, bytes_in, bytes_out,
-        route, pool, backend, attempts, reason, queue, connect, first, total, agent, referer, _, tls, handshake,
+        route, pool, backend, attempts, reason, queue, connect, first, total, agent, referer, _, tls, handshake, _,
     ) in records:  # fmt: skip
         since = ts - base
         if not 0.0 <= since < 1.0:
