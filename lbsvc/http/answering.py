@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lbsvc.http.closing import EndingConnection
 from lbsvc.http.framing import CHUNKS, SIZED, TO_END, frame, framing_of, may_go_on
 from lbsvc.http.messages import ResponseHead
+from lbsvc.net.together import write_last
 
 if TYPE_CHECKING:
     from lbsvc.http.exchange import Exchange
@@ -79,17 +80,20 @@ class AnsweringConnection(EndingConnection):
         if head.status == 426 and head.section.upgrade:
             lines += _UPGRADE  # it must say to what (RFC 9110, 15.5.22)
         body = frame(framing, body, ended, trailers)
-        self._write(b"%b%bX-Request-Id: %b\r\n\r\n%b" % (head.wire, lines, exchange.id, body), exchange)
+        self._write(b"%b%bX-Request-Id: %b\r\n\r\n%b" % (head.wire, lines, exchange.id, body), exchange, ended)
 
     def send_body(self, exchange: Exchange, body: bytes, ended: bool, trailers: bytes) -> None:
         """More of the answer."""
         if self._framing != SIZED:
             body = frame(self._framing, body, ended, trailers)
         if body:
-            self._write(body, exchange)
+            self._write(body, exchange, ended)
 
-    def _write(self, wire: bytes, exchange: Exchange) -> None:
+    def _write(self, wire: bytes, exchange: Exchange, is_last: bool = False) -> None:
         size = len(wire)
         self.site.books.bytes_out += size
         exchange.bytes_out += size
-        self.transport.write(wire)
+        if is_last and not self._keep:
+            write_last(self.transport, wire)  # the exchange is over, and with it the connection
+        else:
+            self.transport.write(wire)

@@ -38,7 +38,7 @@ GRACE: Final = 1.0
 
 
 class ServerConnection(PrefacedConnection):
-    """One client. As a producer it stands for what the other side sends to it. Defaults stand on the class: it stays small."""
+    """One client. As a producer it stands for what the other side sends to it. Defaults stand on the class: it is small."""
 
     scheme = b"http"
     identity_lines = b""  # what backends are told of its certificate, where clients are asked for one

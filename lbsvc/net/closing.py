@@ -13,7 +13,6 @@ transport.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet import error, main, tcp
@@ -100,8 +99,6 @@ class Closing(tcp.Connection):
             return
         self._direct = False
         self._pipe = None
-        if self.doRead.__class__ is partial:  # (asking `__dict__` would make one)
-            del self.doRead
         self.connected = 0
         is_orderly = not issubclass(reason.type, error.ConnectionAborted)  # type: ignore[arg-type]
         skt = self.socket

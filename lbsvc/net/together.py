@@ -86,6 +86,12 @@ def write_now(transport: Any, data: bytes) -> None:
     transport.write(data)
 
 
+def write_last(transport: Any, data: bytes) -> None:
+    """Write what our end follows in this very turn: in one segment with it, where the transport can (net/transports.py)."""
+    write = getattr(transport, "write_last", None) or transport.write
+    write(data)
+
+
 def writer_for(reactor: Any) -> Write:
     """What writes together on this reactor, if it can."""
     return Outbox(reactor).write if hasattr(reactor, "at_end_of_turn") else write_now

@@ -169,6 +169,23 @@ class FastConnection(Closing):
         if sent != size:
             self._keep(data, sent)
 
+    def write_last(self, data: bytes) -> None:
+        """As `write`, of what our end follows in this very turn: both leave as one segment, and wake the client once.
+
+        Without that end the last part of it would be held back for 200 ms (tcp(7), MSG_MORE).
+        """
+        if not self._direct or not self._is_plain or not 0 < len(data) <= JOIN_BELOW:
+            self.write(data)
+            return
+        try:
+            sent = self._send(data, socket.MSG_MORE)
+        except BlockingIOError:
+            sent = 0
+        except OSError as problem:
+            sent = self._refused(problem)
+        if sent != len(data):
+            self._keep(data, sent)
+
     def _refused(self, problem: OSError) -> int:
         """A send failed; doWrite will find that out again, and say so. Nothing was sent.
 
