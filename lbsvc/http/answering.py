@@ -95,5 +95,7 @@ class AnsweringConnection(EndingConnection):
         exchange.bytes_out += size
         if is_last and not self._keep:
             write_last(self.transport, wire)  # the exchange is over, and with it the connection
+        elif is_last and exchange.upstream is not None:
+            self.site.write(self.transport, wire)
         else:
             self.transport.write(wire)
