@@ -117,10 +117,6 @@ class Balancer(MultiService):
     def startService(self) -> None:
         try:
             self.logs.open(self.settings)
-        except SystemRefusal as refusal:
-            self._refuse_start(refusal.mistakes)
-        emit = self.logs.emit
-        try:
             self.reloading.restore(self._inherited.changes if self._inherited is not None else None)
         except SystemRefusal as refusal:
             self._refuse_start(refusal.mistakes)
@@ -139,7 +135,7 @@ class Balancer(MultiService):
         except SystemRefusal as refusal:
             self._refuse_start(refusal.mistakes)
         if self.leading is not None:
-            self.leading.prepare(self.settings, traffic, self._checker, self.reloading, emit)
+            self.leading.prepare(self.settings, traffic, self._checker, self.reloading, self.emit)
             self.supervision.is_well = self.leading.is_well
         self._bind(traffic)
         if self._inherited is None:
@@ -164,7 +160,7 @@ class Balancer(MultiService):
             awaited.append(self.leading.start(lambda: self._checker.setServiceParent(self)))
         DeferredList(awaited).addCallback(self._first_round_over)
         for note in self._notes:
-            emit("info", "config.note", note)
+            self.emit("info", "config.note", note)
         self.reloading.on_change = self._look_whether_watched
         self._look_whether_watched()
         self.reactor.callWhenRunning(self._running)
@@ -254,14 +250,17 @@ class Balancer(MultiService):
             return
         if (waiting := self._inherited) is None:
             self._ready()
-        else:  # now that it is known how everybody is, workers may accept
-            led = self.leading.start() if self.leading is not None else succeed(None)
-            led.addCallback(lambda _: waiting.ready())
+        else:  # now that it is known how everybody is, workers may begin
+            led = self.leading.get_ready() if self.leading is not None else succeed(None)
+            led.addCallbacks(lambda _: waiting.ready(), lambda failure: waiting.give_up(str(failure.value)))
 
     def _take_over(self) -> None:
         """The process whose place we take has left it to us."""
         self._inherited = None
-        if self.leading is None and self.traffic is not None:
+        self.reopen_logs()  # they may have been renamed while only the old process was told so
+        if self.leading is not None:
+            self.leading.accept()
+        elif self.traffic is not None:
             self._accept(self.traffic)
         self.reloading.take_over()
         self.admin.serve(self.settings.admin)

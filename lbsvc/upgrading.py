@@ -119,7 +119,7 @@ class Upgrading:
             self._look_whether_possible()
             attempt = self._begin()
         except (Impossible, Underway, Failed, Stopping) as refusal:
-            self._emit("error", "service.upgrade", f"upgrade: refused: {refusal}")
+            self._emit("error", "service.upgrade", f"upgrade: refused: {_in_words(refusal)}")
             return fail(refusal)
         words = f"upgrade: process {attempt.pid} starts, and is given {len(attempt.gifts)} binds"
         self._emit("info", "service.upgrade", words, pid=attempt.pid)
@@ -185,7 +185,10 @@ class Upgrading:
         """Nothing has come of it."""
         self._attempt = None
         self._reopen()
-        words = f"upgrade: {why}: process {os.getpid()} goes on as it was"
+        fate = f"process {os.getpid()} goes on as it was"
+        if isinstance(why, Stopping):
+            fate = f"process {attempt.pid}, which had not taken over, was killed"
+        words = f"upgrade: {_in_words(why)}: {fate}"
         self._emit("error", "service.upgrade", words, pid=attempt.pid, exit=attempt.exit_code)
         attempt.done.errback(why)
 
@@ -333,6 +336,11 @@ def name_of(pid: int) -> str:
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
         return ""
+
+
+def _in_words(why: Exception) -> str:
+    """Why not; nobody asks which file it was."""
+    return "; ".join(each.message for each in why.mistakes) if isinstance(why, Stopping) else str(why)
 
 
 def _longest_check(settings: Settings) -> float:

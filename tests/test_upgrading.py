@@ -219,13 +219,20 @@ class UpgradingTests(TestCase):
         self.assertEqual(len(self.service.events), 2)
 
     def test_stop_meanwhile(self) -> None:
-        """Told to stop, we stop: the new process is killed."""
+        """Told to stop, we stop: the new process is killed, and the log says so."""
         begun = self.start()
         self.service.is_stopping = True
         self.upgrading.stop()
         self.assertEqual(self.child.killed, ["KILL"])
         self.failureResultOf(begun, Stopping)
         self.failureResultOf(self.upgrading.start(), Stopping)
+        self.assertEqual(
+            [words for _, words in self.service.events[1:]],
+            [
+                "upgrade: the service is stopping: process 4712, which had not taken over, was killed",
+                "upgrade: refused: the service is stopping",
+            ],
+        )
         self.assertEqual(len(self.child.started), 1)
 
     def test_one_at_a_time(self) -> None:

@@ -1,9 +1,11 @@
 """The workers of a service, as the parent leads them: how many, what they are told, who is replaced and when.
 
 Promises
-- Each place of `workers` has a worker that serves, or one on its way: whoever ends is replaced, at once if it had served for
-  STEADY seconds, else after a pause that doubles up to LONGEST_PAUSE; whoever has not answered ANSWERS questions, one each
-  second, is killed, and replaced. The parent's own pauses are not counted against anybody.
+- Each place of `workers` has a worker that serves, or one on its way: whoever ends is replaced (vacancies.py); whoever has
+  not answered ANSWERS questions, one each second, is killed, and replaced. The parent's own pauses are not counted against
+  anybody.
+- Whoever is ready is told to accept at once, and nobody else has ever accepted: one that is killed as it begins has nobody's
+  request. In another process's place all of them wait until that has left it to us (`accept`).
 - Whoever begins while a change of the settings is under way (following.py) begins by what comes of it.
 - What workers have counted is in the parent's own books (ledger.py), up to date when `fresh` fires; what one that died had
   counted stays, but for what it had not told yet (a second's worth).
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -30,16 +33,13 @@ from lbsvc.workers.ledger import Ledger
 from lbsvc.workers.member import LEAVING, SERVING, STARTING, Member
 from lbsvc.workers.retelling import retell
 from lbsvc.workers.rounds import Rounds
+from lbsvc.workers.vacancies import Vacancies
 
 #: How often workers are asked, in seconds.
 BEAT: Final = 1.0
 #: So many questions in a row may go without an answer; of one that has not served yet, so many.
 ANSWERS: Final = 10
 STARTING_ANSWERS: Final = 60
-#: A worker that has served so long is replaced at once.
-STEADY: Final = 10.0
-FIRST_PAUSE: Final = 0.5
-LONGEST_PAUSE: Final = 60.0
 #: How long we wait for numbers.
 FRESHNESS: Final = 1.0
 #: How much longer than it was given one that leaves may take, before it is killed.
@@ -72,10 +72,12 @@ class Crew:
         self.members: dict[int, Member] = {}
         #: how many connections each has, for the workers themselves
         self._scales = scales.memory()
-        #: place -> how often it was filled anew, and the pause before that is done again
-        self.restarts: dict[int, int] = {}
-        self._pauses: dict[int, float] = {}
-        self._due: dict[int, Any] = {}
+        self._vacancies = Vacancies(reactor, self._put)
+        #: place -> how often it was filled anew
+        self.restarts = self._vacancies.restarts
+        #: who was lost last, and how, in words
+        self.last_loss = ""
+        self._may_accept = True
         self._is_stopping = False
         #: who begins when the change that is under way is over; None: there is none
         self._held_back: list[Member] | None = None
@@ -92,7 +94,7 @@ class Crew:
         #: told of one that somebody has sent TERM
         self.on_resign: Callable[[Member], None] = lambda member: None
         self._heard: dict[type, Callable[[Member, Any], None]] = {
-            messages.Serving: self._serves,
+            messages.Ready: self._ready,
             messages.Resigned: lambda member, told: self.on_resign(member),
             messages.Refused: self._refused,
             messages.Prepared: lambda member, told: self.rounds.answer(
@@ -135,17 +137,22 @@ class Crew:
         """Those in one of these states."""
         return [member for member in self.members.values() if member.state in states]
 
-    def start(self) -> None:
-        """Start all of them."""
+    def start(self, may_accept: bool = True) -> None:
+        """Start all of them; where they may not accept yet, `accept` says when."""
+        self._may_accept = may_accept
         for place in range(1, self.count + 1):
             self._put(place)
         self._beats.start(BEAT, now=False)
 
+    def accept(self) -> None:
+        """Whoever is ready serves, and whoever comes to be from now on at once."""
+        self._may_accept = True
+        for member in self.those(SERVING):
+            member.say(messages.Accept())
+
     def spawn(self, place: int) -> Member:
         """Somebody new at a place. Raises OSError where no process can be started."""
-        due = self._due.pop(place, None)
-        if due is not None and due.active():
-            due.cancel()
+        self._vacancies.close(place)
         self._last_number += 1
         member = Member(self._reactor, self._last_number, place, self._hear, self._gone, self._env)
         self.members[member.number] = member
@@ -162,12 +169,7 @@ class Crew:
         except OSError as error:
             words = f"worker {place} cannot be started: {error.strerror or error}"
             self._emit("error", "worker.refused", words, worker=place)
-            self._put_later(place)
-
-    def _put_later(self, place: int) -> None:
-        pause = self._pauses.get(place, 0.0)
-        self._pauses[place] = min(max(pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
-        self._due[place] = self._reactor.callLater(pause, self._put, place)
+            self._vacancies.fill(place)
 
     def _begin(self, member: Member) -> None:
         """Tell it all that it needs."""
@@ -181,11 +183,13 @@ class Crew:
         verdicts, names = self._verdicts(), self._names()
         member.say(messages.Begin(member.place, self.count, settings, verdicts, names), [self._scales])
 
-    def _serves(self, member: Member, told: messages.Serving) -> None:
-        if member.state != STARTING:
-            return  # it has been told to leave meanwhile
+    def _ready(self, member: Member, told: messages.Ready) -> None:
+        if member.state != STARTING or self._is_stopping:
+            return  # it has been told to leave meanwhile, or killed
         member.state, member.served_since, member.unanswered = SERVING, self._reactor.seconds(), 0
-        words = f"worker {member.place} serves (process {member.pid})"
+        if self._may_accept:
+            member.say(messages.Accept())
+        words = f"worker {member.place} {'serves' if self._may_accept else 'is ready'} (process {member.pid})"
         self._emit("info", "worker.started", words, worker=member.place, pid=member.pid)
         self._tell_others(member, messages.Joined())
         if self._witness is not None:
@@ -218,7 +222,7 @@ class Crew:
                 "info", "worker.left", f"worker {member.place}: {how} (process {member.pid})", worker=member.place
             )
         else:
-            words = f"worker {member.place}: {how} (process {member.pid})"
+            words = self.last_loss = f"worker {member.place}: {how} (process {member.pid})"
             self._emit("error", "worker.gone", words, worker=member.place, pid=member.pid, how=how)
             self._fill(member)
         self.on_change()
@@ -226,13 +230,12 @@ class Crew:
     def _fill(self, former: Member) -> None:
         """Somebody else in its place, soon."""
         place = former.place
-        if place > self.count or place in self._due or any(m.place == place for m in self.those(STARTING, SERVING)):
-            return
-        since = former.served_since
-        if since is not None and self._reactor.seconds() - since >= STEADY:
-            self._pauses.pop(place, None)
-        self.restarts[place] = self.restarts.get(place, 0) + 1
-        self._put_later(place)
+        if place <= self.count and place not in self._places():
+            self._vacancies.replace(place, former.served_since)
+
+    def _places(self) -> set[int]:
+        """Where somebody is, or is due."""
+        return {member.place for member in self.those(STARTING, SERVING)} | self._vacancies.places
 
     # -- what is heard
 
@@ -300,7 +303,7 @@ class Crew:
 
     def reopen_logs(self) -> None:
         """Log files may have been renamed."""
-        self._tell(messages.Reopen(), SERVING, LEAVING)
+        self._tell(messages.Reopen(), STARTING, SERVING, LEAVING)
 
     def watch(self, listener: str, agent: bytes, witness: Callable[[tuple[Any, ...]], None] | None) -> None:
         """Have the access records of one client's requests shown to `witness`; None: no longer."""
@@ -331,37 +334,36 @@ class Crew:
 
     def _resize(self) -> None:
         """As many as there are to be now."""
-        places = {member.place for member in self.those(STARTING, SERVING)} | set(self._due)
+        places = self._places()
         for place in range(1, self.count + 1):
             if place not in places:
                 self._put(place)
         for member in self.those(STARTING, SERVING):
             if member.place > self.count:
                 self.see_off(member)
-        for place in [place for place in self._due if place > self.count]:
-            self._due.pop(place).cancel()
+        self._vacancies.close(*(place for place in self._vacancies.places if place > self.count))
 
     # -- the end
 
     def see_off(self, member: Member) -> None:
-        """Others serve on: it finishes what it has, within the time for that."""
+        """Others serve on: it finishes what it has, within `shutdown.removed`."""
         if member.state == LEAVING:
             return
-        timeout = self._settings.shutdown.drain_timeout
+        # As after a reload that removes a listener; not as at the end of the service, which somebody waits for.
+        limit = self._settings.shutdown.removed
         member.state = LEAVING
-        member.say(messages.Leave(timeout, True))
-        self._leaving[member.number] = self._reactor.callLater(timeout + GRACE, member.kill)
+        member.say(messages.Leave(inf if limit is None else limit, True))
+        if limit is not None:
+            self._leaving[member.number] = self._reactor.callLater(limit + GRACE, member.kill)
 
     def leave(self, timeout: float, is_gentle: bool) -> None:
         """The service stops: nobody is replaced any more."""
-        self._is_stopping = True
-        for due in self._due.values():
-            due.cancel()
-        self._due.clear()
+        were_told, self._is_stopping = self._is_stopping, True
+        self._vacancies.close(*self._vacancies.places)
         for member in list(self.members.values()):
             if member.state == STARTING:
                 member.kill()
-            elif member.state == SERVING:
+            elif not (were_told and member.state == LEAVING):  # who was leaving already has less time now, perhaps
                 member.state = LEAVING
                 member.say(messages.Leave(timeout, is_gentle))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from math import inf
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -30,8 +31,14 @@ from lbsvc.workers.messages import Verdict
 from lbsvc.workers.rolling import NotReplaced, Rolling
 from lbsvc.workers.rows import row
 
+#: So many workers may be lost before all of them serve, where another process serves meanwhile.
+TRIES: Final = 3
 #: How long after a worker was told to stop the whole service may turn out to have been, in seconds.
 HESITATION: Final = 1.0
+
+
+class Hopeless(Exception):
+    """Workers end as soon as they have begun."""
 
 
 class Leading:
@@ -48,6 +55,7 @@ class Leading:
         self._names: dict[str, list[str]] = {}
         self._complete: Deferred[None] | None = Deferred()
         self._first: Callable[[], object] | None = None
+        self._tries = inf
         self._is_stopping = False
         #: those that were sent TERM -> when they are replaced
         self._resigned: dict[Member, Any] = {}
@@ -83,10 +91,23 @@ class Leading:
     def start(self, first: Callable[[], object] = lambda: None) -> Deferred[None]:
         """Start the workers; fires when all of them serve. `first` is called when one of them does:
         backends may be listeners of our own, so that nobody is asked before."""
+        return self._begin(first, inf, True)
+
+    def get_ready(self, tries: int = TRIES) -> Deferred[None]:
+        """The same where another process serves: they accept nobody before `accept`. Fires when all of them could, or fails
+        with Hopeless when so many have been lost before."""
+        return self._begin(lambda: None, tries, False)
+
+    def accept(self) -> None:
+        """The other process has left it to us."""
+        self.crew.accept()
+
+    def _begin(self, first: Callable[[], object], tries: float, may_accept: bool) -> Deferred[None]:
         assert self._complete is not None
         complete = self._complete
         self._first = first
-        self.crew.start()
+        self._tries = tries
+        self.crew.start(may_accept)
         return complete
 
     def _look_whether_complete(self) -> None:
@@ -97,6 +118,9 @@ class Leading:
         if self._complete is not None and self.crew.is_complete:
             complete, self._complete = self._complete, None
             complete.callback(None)
+        elif self._complete is not None and sum(self.crew.restarts.values()) >= self._tries:
+            complete, self._complete = self._complete, None
+            complete.errback(Hopeless(self.crew.last_loss))
 
     def _verdicts(self) -> list[Verdict]:
         """How every backend is, as far as it was checked."""

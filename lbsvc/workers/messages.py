@@ -60,6 +60,11 @@ class Given(Message, frozen=True):
     binds: list[tuple[str, int]]
 
 
+class Accept(Message, frozen=True):
+    """Serve, from now on; said once, when it is `Ready`, or later, while another process is to accept. One that leaves
+    before has never accepted anybody."""
+
+
 class Prepare(Message, frozen=True):
     """Get ready for other settings; answered with `Prepared`."""
 
@@ -160,8 +165,8 @@ class End(Message, frozen=True):
 # -- from a worker
 
 
-class Serving(Message, frozen=True):
-    """It accepts."""
+class Ready(Message, frozen=True):
+    """It has begun, with all that it needs: it serves when it is told to `Accept`."""
 
 
 class Resigned(Message, frozen=True):
@@ -207,11 +212,11 @@ class Witnessed(Message, frozen=True):
 
 
 Order: TypeAlias = (
-    Begin | Given | Prepare | Commit | Abandon | Checked | Named | Ask | Hurry | Found | Tallied | Forget | Joined
+    Begin | Given | Accept | Prepare | Commit | Abandon | Checked | Named | Ask | Hurry | Found | Tallied | Forget | Joined
     | Watch | Reopen | Leave | End
 )  # fmt: skip
 Answer: TypeAlias = (
-    Serving | Resigned | Refused | Prepared | Committed | Reported | Happened | Witnessed | Found | Tallied
+    Ready | Resigned | Refused | Prepared | Committed | Reported | Happened | Witnessed | Found | Tallied
 )  # fmt: skip
 
 _encoder: Final = msgspec.msgpack.Encoder()

@@ -2,9 +2,10 @@
 
 Promises: it lives by what the parent says (messages.py): settings in two steps, health, names, drains; what it has counted
 it says when it is asked. It checks nobody, looks up no name, binds nothing, reads no configuration and has no admin
-interface. It ends when it is told to, having finished what it has, or when the parent is gone. TERM is told to the parent,
-which has somebody else serve in its place before it leaves; a second TERM has it leave at once. Its events are told to the
-parent, its access lines it writes itself. Made by workers/__main__.py, with the clocks.
+interface. When it has all that it needs it says so, and takes no connection before it is told to (`Accept`): until then it
+may be killed, and nobody notices. It ends when it is told to, having finished what it has, or when the parent is gone. TERM
+is told to the parent, which has somebody else serve in its place before it leaves; a second TERM has it leave at once. Its
+events are told to the parent, its access lines it writes itself. Made by workers/__main__.py, with the clocks.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from random import Random, SystemRandom
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ from twisted.python import log
 from twisted.python.failure import Failure
 
 from lbsvc.config.extensions import ExtensionFault, known_algorithm
-from lbsvc.config.schema import Bind, Settings
+from lbsvc.config.schema import Settings
 from lbsvc.core.backend import Backend
 from lbsvc.core.pickers import PICKERS
 from lbsvc.core.record import Record
@@ -32,11 +33,10 @@ from lbsvc.logs import Logs
 from lbsvc.net.channel import Channel
 from lbsvc.net.drain import Drain
 from lbsvc.net.scales import Scales
-from lbsvc.net.sharing import Lead
-from lbsvc.net.sockets import SharedSocket
 from lbsvc.reloading import Plan, prepare
 from lbsvc.traffic import GC_THRESHOLDS, Sources, Traffic
 from lbsvc.workers import messages
+from lbsvc.workers.given import Given
 from lbsvc.workers.hearsay import Hearsay, Names
 from lbsvc.workers.reports import Reporter
 from lbsvc.workers.shares import dealt
@@ -48,40 +48,6 @@ ORPHANED: Final = 30.0
 GRACE: Final = 5.0
 #: An access record's user agent.
 _AGENT: Final = Record._fields.index("user_agent")
-
-
-class Given:
-    """Listening sockets that the parent has given, until somebody opens their binds."""
-
-    def __init__(self) -> None:
-        #: what the ports of these sockets ask whether we are ahead of others
-        self.lead: Lead | None = None
-        #: bind -> which of those that are written alike -> its sockets
-        self._sockets: dict[str, dict[int, list[socket.socket]]] = {}
-
-    def take_in(self, binds: Sequence[tuple[str, int]], descriptors: Sequence[int]) -> None:
-        """One for each of these binds."""
-        for (bind, which), number in zip(binds, descriptors, strict=True):
-            made = SharedSocket(fileno=number)
-            made.setblocking(False)
-            self._sockets.setdefault(bind, {}).setdefault(which, []).append(made)
-
-    def open(self, bind: Bind, backlog: int) -> list[socket.socket]:
-        """The sockets of a bind, as net/sockets.py opens them; of several that are written alike, those of the next one."""
-        found = self._sockets.get(str(bind))
-        if not found:
-            raise OSError(0, "the parent has passed no socket for it")
-        sockets = found.pop(min(found))
-        for made in sockets:
-            assert isinstance(made, SharedSocket)
-            made.lead = self.lead
-        return sockets
-
-    def drop(self) -> None:
-        """What nobody has opened."""
-        left, self._sockets = self._sockets, {}
-        for made in [made for alike in left.values() for sockets in alike.values() for made in sockets]:
-            made.close()
 
 
 class Worker:
@@ -112,6 +78,7 @@ class Worker:
         self._tallies: Tallies
         #: prepared, and neither committed nor abandoned: the settings, how many workers there are then, and the plans
         self._pending: tuple[int, Settings, int, list[Plan]] | None = None
+        self._is_accepting = False
         self._drain: Drain | None = None
         self._is_over = False  # nobody listens to us any more
         self._has_resigned = False
@@ -119,6 +86,7 @@ class Worker:
         self._scales: Scales | None = None
         self._obey: dict[type, Callable[[Any], None]] = {
             messages.Begin: self._begin,
+            messages.Accept: lambda order: self._accept(),
             messages.Prepare: self._prepare,
             messages.Commit: self._commit,
             messages.Abandon: lambda order: self._abandon(),
@@ -208,13 +176,26 @@ class Worker:
         self._tallies.enlist()
         traffic.pools.on_found_out = self._tell_found
         traffic.start()
-        traffic.accept()
         self._obey_signals()
         self._reactor.callLater(EXCHANGE, self._exchange)
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
-        self._say(messages.Serving())
+        self._say(messages.Ready())
+
+    def _accept(self) -> None:
+        """Now whoever comes is ours, too."""
+        if self._traffic is None or self._drain is not None or self._is_accepting:
+            return
+        self._is_accepting = True
+        self._traffic.accept()
+        for port in self._ports:
+            port.resumeAccepting()  # of what a change has opened before
+
+    @property
+    def _ports(self) -> list[Any]:
+        assert self._traffic is not None
+        return [port for listener in self._traffic.listening.listeners for port in listener.ports]
 
     def _obey_signals(self) -> None:
         """The parent says when to stop: what a terminal tells all of its processes is for it alone. TERM is for us."""
@@ -254,7 +235,8 @@ class Worker:
         if self._is_over:
             return
         self._reactor.callLater(EXCHANGE, self._exchange)  # first: whatever goes wrong now is not the last of it
-        if self._scales is not None and self._drain is None:
+        # Others stand back for whoever has less than they: not for one that does not accept.
+        if self._scales is not None and self._is_accepting and self._drain is None:
             self._scales.weigh()
         values = self._tallies.collect(self._reactor.seconds())
         if values:
@@ -316,6 +298,9 @@ class Worker:
         self._traffic.pools.sit(Seat(self._place[0] - 1, workers))
         for plan in plans:
             plan.commit()
+        if not self._is_accepting:  # ports that a change has opened begin by themselves
+            for port in self._ports:
+                port.pauseAccepting()
         self._tallies.enlist()
         if self._scales is not None:
             self._scales.places = workers
@@ -335,18 +320,24 @@ class Worker:
     # -- the end
 
     def leave(self, timeout: float, is_gentle: bool) -> None:
-        """Accept no more, finish within so many seconds, and end. The first word holds."""
+        """Accept no more, finish within so many seconds, and end. A second word can only make it sooner."""
         if self._traffic is None:
             self._end(0)
             return
         if self._drain is not None:
+            self._drain.hurry(timeout)
             return
         self._abandon()
         if self._scales is not None and not self._has_resigned:
             self._scales.leave()
-        self._drain = self._traffic.drain(0.0, timeout, lambda words: None, self._traffic.stop_accepting, is_gentle)
+        self._drain = self._traffic.drain(0.0, timeout, self._tell_of_cut, self._traffic.stop_accepting, is_gentle)
         over: Deferred[Any] = self._drain.run()
         over.addBoth(self._drained).addErrback(self._stuck)
+
+    def _tell_of_cut(self, words: str) -> None:
+        """That it finishes is told by the parent; whom it does not let finish, only we know."""
+        if words.startswith("cutting"):
+            self.logs.emit("warn", "worker.cut", words)
 
     def stop_now(self) -> None:
         """No more waiting."""

@@ -8,6 +8,7 @@ import signal
 import socket
 import stat
 import threading
+from contextlib import ExitStack
 from typing import Any
 
 from tests.integration.cases import ProcessTestCase, config
@@ -15,7 +16,7 @@ from tests.kit.authority import Authority
 from tests.kit.launching import Launched, listeners
 from tests.kit.notifying import NotifySocket
 from tests.kit.operating import Operator, Repeated, fresh_requests
-from tests.kit.processes import DEADLINE, Balancer, RawClient, free_ports, get, until
+from tests.kit.processes import DEADLINE, ROOT, Balancer, RawClient, free_ports, get, until
 from tests.kit.programs import Wrk
 from tests.kit.secure_wire import save
 from tests.kit.upgrading import Succession, is_there, wait_until_gone
@@ -28,6 +29,15 @@ class Renewed(Succession, Balancer):
 
 class RenewedLaunched(Succession, Launched):
     """Our service behind a prefix."""
+
+
+#: Python runs this first: it holds up the second worker of a service, while there is a file that says so.
+HELD = """
+import os, sys, time
+if sys.orig_argv[-3:-1] == ["lbsvc.workers", "2"]:
+    while os.path.exists({file!r}):
+        time.sleep(0.02)
+"""
 
 
 def respond(bind: Any, body: str = "ok") -> dict[str, Any]:
@@ -244,6 +254,50 @@ class FailingTests(UpgradeCase):
         self.assertTrue(is_there(begun["pid"]))
         balancer.signal(signal.SIGTERM)
         wait_until_gone(begun["pid"])
+        self.assertEqual(balancer.wait(), -signal.SIGTERM)
+
+
+class WorkersTests(UpgradeCase):
+    def test_none_accepts_before(self) -> None:
+        """While a worker of the new process has not begun, those that have accept nobody: when the old process is told to
+        stop meanwhile it takes the new one along, and every request that has come is answered."""
+        gate = threading.Event()
+        self.addCleanup(gate.set)
+        slow = self.backend(RecordingBackend([Request(), WaitFor(gate), Send(response(b"late"))]))
+        folder = self.scratch()
+        hold = folder / "hold"
+        (folder / "sitecustomize.py").write_text(HELD.format(file=str(hold)))
+        port, admin = free_ports(2)
+        fronts = {"main": {"bind": f"127.0.0.1:{port}", "pool": "web"}}
+        pools = {"web": {"backends": [slow.address], "health_check": "off"}}
+        balancer = self.renewed(
+            config(fronts, pools, admin=admin, workers=2), env={"PYTHONPATH": os.pathsep.join((str(ROOT), str(folder)))}
+        )
+
+        self.addCleanup(hold.unlink, missing_ok=True)
+
+        def words_of_workers() -> list[str]:
+            return [str(event["message"]) for event in balancer.events() if event["event"] == "worker.started"]
+
+        hold.touch()
+        known = len(words_of_workers())
+        balancer.signal(signal.SIGUSR2)
+        until(lambda: len(words_of_workers()) > known, "one of the new workers has begun")
+        self.assertIn("worker 1 is ready", words_of_workers()[-1])
+        with ExitStack() as stack:
+            clients = [stack.enter_context(RawClient(port)) for _ in range(12)]
+            for client in clients:
+                client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            slow.wait_for(len(clients))
+            self.assertEqual(balancer.metric("lbsvc_http_requests_in_flight"), len(clients))  # of the old one's workers
+            balancer.signal(signal.SIGTERM)
+            event = balancer.outcome()
+            words = f"the service is stopping: process {event['pid']}, which had not taken over, was killed"
+            self.assertIn(words, str(event["message"]))
+            wait_until_gone(int(str(event["pid"])))
+            hold.unlink()
+            gate.set()
+            self.assertEqual([client.response().body for client in clients], [b"late"] * len(clients))
         self.assertEqual(balancer.wait(), -signal.SIGTERM)
 
 

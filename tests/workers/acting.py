@@ -69,8 +69,8 @@ class Actor:
         self._heard(self, messages.read_answer(messages.encode(message)))
 
     def serve(self) -> None:
-        """It has begun."""
-        self.answer(messages.Serving())
+        """It has begun, and may be told to accept."""
+        self.answer(messages.Ready())
 
     def report(self) -> None:
         """Answer the last question."""

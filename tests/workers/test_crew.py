@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from math import inf
 from types import SimpleNamespace
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from lbsvc.config.schema import ShutdownSettings
 from lbsvc.core.backend import Backend
 from lbsvc.workers import messages
-from lbsvc.workers.crew import ANSWERS, FRESHNESS, GRACE, LONGEST_PAUSE, STARTING_ANSWERS, STEADY
+from lbsvc.workers.crew import ANSWERS, FRESHNESS, GRACE, STARTING_ANSWERS
 from lbsvc.workers.member import LEAVING, SERVING
 from lbsvc.workers.messages import unpack_settings
+from lbsvc.workers.vacancies import LONGEST_PAUSE, STEADY
 from tests.workers.acting import Actor, Play
 
 
@@ -52,6 +56,38 @@ class StartTests(CrewCase):
         self.assertEqual(changes, [False, True])
         self.assertEqual((len(one.all(messages.Joined)), len(two.all(messages.Joined))), (1, 0))
         self.assertEqual([each["worker"] for each in self.play.told_of("worker.started")], [1, 2])
+
+    def test_accept(self) -> None:
+        """Each is told to accept when it is ready, once; nobody who was told to go before."""
+        self.crew.start()
+        one, two = self.play.there
+        self.assertEqual(one.all(messages.Accept), [])
+        one.serve()
+        self.assertEqual((len(one.all(messages.Accept)), two.all(messages.Accept)), (1, []))
+        self.crew.see_off(two)
+        two.serve()
+        self.assertEqual(two.all(messages.Accept), [])
+
+    def test_accept_later(self) -> None:
+        """In another process's place they are ready, and accept when the crew may; who comes to be ready later does at once,
+        and who has left does not."""
+        self.crew.start(may_accept=False)
+        one, two = self.play.there
+        one.serve()
+        two.serve()
+        self.assertTrue(self.crew.is_complete)
+        one.die()
+        self.play.clock.advance(0)
+        (late,) = self.new_ones([one, two])
+        self.assertEqual([actor.all(messages.Accept) for actor in self.play.everyone], [[], [], []])
+        self.crew.accept()
+        self.assertEqual((len(two.all(messages.Accept)), late.all(messages.Accept)), (1, []))
+        late.serve()
+        self.assertEqual([len(actor.all(messages.Accept)) for actor in self.play.everyone], [0, 1, 1])
+        words = [each["message"] for each in self.play.told_of("worker.started")]
+        self.assertEqual(
+            [each.split(" (")[0] for each in words], ["worker 1 is ready", "worker 2 is ready", "worker 1 serves"]
+        )
 
     def test_gone_after_the_end(self) -> None:
         """Whoever ends when everything was stopped is only counted: the shared memory is closed by then."""
@@ -252,8 +288,11 @@ class HearingTests(CrewCase):
 
 class EndTests(CrewCase):
     def test_seen_off(self) -> None:
-        """One that is to go has the time of a drain, once, and a little; then it is killed. Nobody takes its place."""
+        """One that is to go has the time of `shutdown.removed`, once, and a little; then it is killed. Nobody takes its
+        place."""
         one, _ = self.play.begin()
+        self.crew.hold_back()
+        self.crew.go_on(replace(self.play.settings, shutdown=ShutdownSettings(removed=30.0)))
         self.crew.see_off(one)
         self.play.beat(10)
         self.crew.see_off(one)
@@ -264,6 +303,18 @@ class EndTests(CrewCase):
         self.assertTrue(one.is_killed)
         one.die()
         self.assertEqual((len(self.play.told_of("worker.left")), len(self.play.there)), (1, 1))
+
+    def test_no_limit(self) -> None:
+        """Without that it may stay as long as its connections do; when the service stops it has as long as the others."""
+        one, two = self.play.begin()
+        self.crew.see_off(one)
+        self.assertEqual(one.all(messages.Leave), [messages.Leave(inf, True)])
+        self.play.beat(1000)
+        self.assertFalse(one.is_killed)
+        for is_gentle in (True, False):
+            self.crew.leave(30.0, is_gentle)
+        self.assertEqual(one.all(messages.Leave)[1:], [messages.Leave(30.0, True)])
+        self.assertEqual(two.all(messages.Leave), [messages.Leave(30.0, True)])
 
     def test_told_to_leave_before_it_serves(self) -> None:
         """One that begins to serve when it has been told to leave is not taken for one that serves."""
@@ -297,10 +348,24 @@ class EndTests(CrewCase):
         self.assertEqual((self.crew.left, self.play.clock.getDelayedCalls()), (0, []))
         self.assertEqual([fields["worker"] for fields in self.play.told_of("worker.left")], [three.place])
 
+    def test_stop_before_they_accept(self) -> None:
+        """Who is ready, and was never told to accept, leaves as everybody does."""
+        self.crew.start(may_accept=False)
+        for actor in self.play.there:
+            actor.serve()
+        self.crew.leave(30.0, False)
+        for actor in self.play.there:
+            self.assertEqual(actor.told[-1], messages.Leave(30.0, False))
+            self.assertEqual(actor.all(messages.Accept), [])
+
     def test_stop_while_one_begins(self) -> None:
-        """Who has not served yet is not asked to finish anything."""
+        """Who has not served yet is not asked to finish anything: it is killed, and is not told to accept, whatever it says
+        meanwhile."""
         self.crew.start()
         self.crew.leave(30.0, False)
+        for actor in self.play.there:
+            actor.serve()
+            self.assertEqual(actor.all(messages.Accept), [])
         self.assertTrue(all(actor.is_killed for actor in self.play.there))
         for actor in self.play.there:
             actor.die()

@@ -293,11 +293,20 @@ class Life(RuleBasedStateMachine):
             assert unpack_settings(lives_by[-1]) == self.in_force
 
     @invariant()
+    def nothing_is_changed_before_they_accept(self) -> None:
+        """Whoever serves was told to accept, once, and before any change came to be in force."""
+        for actor in self.play.there:
+            told = [type(each) for each in actor.told]
+            if actor.state == SERVING:
+                assert told.count(messages.Accept) == 1
+            assert messages.Commit not in told or messages.Accept in told[: told.index(messages.Commit)]
+
+    @invariant()
     def there_is_somebody_at_each_place(self) -> None:
         """Or somebody is on the way."""
         crew = self.play.crew
         if self.change is None:
-            there = {each.place for each in crew.those(STARTING, SERVING)} | set(crew._due)
+            there = {each.place for each in crew.those(STARTING, SERVING)} | crew._vacancies.places
             assert there >= set(range(1, crew.count + 1)), (there, crew.count)
 
 

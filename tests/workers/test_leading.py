@@ -17,7 +17,7 @@ from lbsvc.net.sockets import HeldSocket
 from lbsvc.traffic import Sources
 from lbsvc.workers import leading as leading_module
 from lbsvc.workers import messages
-from lbsvc.workers.leading import HESITATION, Leading
+from lbsvc.workers.leading import HESITATION, Hopeless, Leading
 from lbsvc.workers.member import LEAVING, SERVING
 from tests.workers.acting import Actor, Play
 
@@ -138,6 +138,39 @@ class StopTests(LeadingCase):
         self.assertFalse(self.leading.overload(own).is_on)
         own.is_on = True
         self.assertTrue(self.leading.overload(own).is_on)
+
+
+class StartTests(LeadingCase):
+    def test_hopeless(self) -> None:
+        """Where another process serves meanwhile, a start fails when as many workers as that have been lost; else never."""
+        complete = self.leading.get_ready(tries=3)
+        for lost in range(3):
+            self.assertNoResult(complete)
+            self.play.there[0].die(f"it has ended with {lost}")
+            self.clock.advance(10.0)
+        self.assertIn("it has ended with 2", str(self.failureResultOf(complete, Hopeless).value))
+
+    def test_ready(self) -> None:
+        """There all of them are ready before any of them accepts, which is when we are told to."""
+        complete = self.leading.get_ready()
+        for actor in self.play.there:
+            self.assertNoResult(complete)
+            actor.serve()
+        self.successResultOf(complete)
+        self.assertFalse(any(actor.all(messages.Accept) for actor in self.play.there))
+        self.leading.accept()
+        self.assertTrue(all(actor.all(messages.Accept) for actor in self.play.there))
+
+    def test_hopeful(self) -> None:
+        """A start of the service goes on trying, and is over when all of them serve."""
+        complete = self.leading.start()
+        for _ in range(5):
+            self.play.there[0].die("it has ended with 1")
+            self.clock.advance(60.0)
+        self.assertNoResult(complete)
+        for actor in self.play.there:
+            actor.serve()
+        self.successResultOf(complete)
 
 
 class TermTests(LeadingCase):

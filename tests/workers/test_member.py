@@ -132,8 +132,8 @@ class TalkTests(MemberCase):
         self.member.say(messages.Ask(1))
         self.assertEqual(self.wire.sent, [(messages.Ask(1), [])])
         number = os.open(os.devnull, os.O_RDONLY)
-        self.wire.heard(messages.encode(messages.Serving()), [number])
-        self.assertEqual(self.heard, [messages.Serving()])
+        self.wire.heard(messages.encode(messages.Ready()), [number])
+        self.assertEqual(self.heard, [messages.Ready()])
         self.assertRaises(OSError, os.fstat, number)
 
 

@@ -24,6 +24,7 @@ VERDICT = Verdict("web", "a", "127.0.0.1:1", "down", (False, 12.5, "refused"))
 ORDERS: list[messages.Message] = [
     messages.Begin(1, 2, b"\x80", [VERDICT], {"a.example": ["10.0.0.1"]}),
     messages.Given([("127.0.0.1:80", 0), ("127.0.0.1:80", 1)]),
+    messages.Accept(),
     messages.Prepare(3, 2, b"\x80"),
     messages.Commit(3, [("web", "a", 1.5), ("web", "b", None)]),
     messages.Abandon(3),
@@ -42,7 +43,7 @@ ORDERS: list[messages.Message] = [
 ]
 
 ANSWERS: list[messages.Message] = [
-    messages.Serving(),
+    messages.Ready(),
     messages.Resigned(),
     messages.Refused([("listeners.main.bind", "no")]),
     messages.Prepared(3, [("", "no")]),
@@ -68,7 +69,7 @@ class MessageTests(TestCase):
 
     def test_others(self) -> None:
         """What is none of them, or goes the other way, is refused."""
-        for nonsense in (b"", b"\xc0", messages.encode(messages.Serving())):
+        for nonsense in (b"", b"\xc0", messages.encode(messages.Ready())):
             self.assertRaises(msgspec.MsgspecError, messages.read_order, nonsense)
         self.assertRaises(msgspec.MsgspecError, messages.read_answer, messages.encode(messages.End()))
 

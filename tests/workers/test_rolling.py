@@ -34,6 +34,7 @@ class RollingTests(SynchronousTestCase):
         first.serve()
         second = self.newest
         self.assertEqual((self.one.state, second.place, self.two.state), (LEAVING, 2, SERVING))
+        self.assertEqual((len(first.all(messages.Accept)), second.all(messages.Accept)), (1, []))
         self.assertNoResult(over)
         second.serve()
         self.assertEqual((self.two.state, self.successResultOf(over)), (LEAVING, 2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -16,11 +17,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from lbsvc.config.schema import Bind
 from lbsvc.core.record import Record
 from lbsvc.errors import Mistake, SystemRefusal
+from lbsvc.net import scales
 from lbsvc.workers import messages
 from lbsvc.workers import worker as worker_module
+from lbsvc.workers.given import Given
 from lbsvc.workers.messages import pack_settings
 from lbsvc.workers.tallies import EXCHANGE
-from lbsvc.workers.worker import GRACE, ORPHANED, Given, Worker
+from lbsvc.workers.worker import GRACE, ORPHANED, Worker
 from tests.workers.acting import empty_report, settings_of
 
 M = TypeVar("M", bound=messages.Message)
@@ -57,6 +60,7 @@ class WorkerCase(SynchronousTestCase):
         self.fates: list[str] = []
         self.seats: list[Any] = []
         self.drains: list[tuple[float, bool]] = []
+        self.hurries: list[float] = []
         self.over: Deferred[None] = Deferred()
         self.shown: list[Any] = []
         self.tallies = SimpleNamespace(
@@ -99,12 +103,18 @@ class WorkerCase(SynchronousTestCase):
         def does(name: str) -> Callable[..., Any]:
             return lambda *_: self.done.append(name)
 
+        port = SimpleNamespace(pauseAccepting=does("pause"), resumeAccepting=does("resume"))
         self.pools = SimpleNamespace(
             sit=self.seats.append, hurry=does("hurry"), trip=does("trip"), hear=does("hear"), everyone=[], drains={}
         )
         return SimpleNamespace(
             pools=self.pools,
-            listening=SimpleNamespace(books=[], served={"main": SimpleNamespace(show=self.shown.append)}),
+            listening=SimpleNamespace(
+                books=[],
+                open=0,
+                served={"main": SimpleNamespace(show=self.shown.append)},
+                listeners=[SimpleNamespace(ports=[port])],
+            ),
             shedding=SimpleNamespace(lag=SimpleNamespace(histogram=None), overload=None),
             make=does("make"), bind=list, start=does("start"), accept=does("accept"), stop=does("stop"),
             stop_accepting=does("stop_accepting"), unbind=does("unbind"), parts=(), drain=self.drain,
@@ -112,7 +122,9 @@ class WorkerCase(SynchronousTestCase):
 
     def drain(self, delay: float, timeout: float, tell: Any, closing: Any, is_gentle: bool) -> Any:
         self.drains.append((timeout, is_gentle))
-        return SimpleNamespace(run=lambda: self.over, force=lambda: self.done.append("force"))
+        return SimpleNamespace(
+            run=lambda: self.over, force=lambda: self.done.append("force"), hurry=self.hurries.append
+        )
 
     def prepare(self, parts: Any, old: Any, new: Any) -> list[Plan]:
         if self.refusal is not None:
@@ -142,10 +154,13 @@ class WorkerCase(SynchronousTestCase):
 
 class BeginTests(WorkerCase):
     def test_serves(self) -> None:
-        """It accepts when all is made, and says so; what a terminal sends to all processes is not for it."""
+        """When all is made it says so, and accepts when it is told to, once; what a terminal sends to all processes is not
+        for it."""
         self.begin()
-        self.assertEqual(self.done, ["make", "enlist", "start", "accept"])
-        self.assertEqual(self.said, [messages.Serving()])
+        self.assertEqual(self.done, ["make", "enlist", "start"])
+        self.assertEqual(self.said, [messages.Ready()])
+        self.order(messages.Accept(), messages.Accept())
+        self.assertEqual(self.done[3:], ["accept", "resume"])
         self.assertEqual(self.seats, [(1, 3)])
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             self.assertEqual(self.signals[number], signal.SIG_IGN)
@@ -173,11 +188,57 @@ class BeginTests(WorkerCase):
                 self.order(what)
             self.assertEqual((self.ends, self.said), ([0], []))
 
+    def test_scales(self) -> None:
+        """Nobody stands back for one that does not accept: as long as that is so its place is nobody's."""
+        number = scales.memory()
+        self.addCleanup(os.close, number)
+        begin = messages.Begin(2, 3, pack_settings(settings_of(3)), [], {})
+        self.heard(messages.encode(begin), [os.dup(number)])
+        for is_told, weight in ((False, scales.ABSENT), (True, 0)):
+            if is_told:
+                self.order(messages.Accept())
+            self.reactor.advance(EXCHANGE)
+            self.assertEqual(int.from_bytes(os.pread(number, 4, 4), sys.byteorder), weight)
+
+
+class WaitingTests(WorkerCase):
+    """Before it was told to accept."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.begin()
+        self.done.clear()
+
+    def test_leaves(self) -> None:
+        """One that is told to leave before does so at once, and accepts no more, whatever it is told."""
+        for what in (messages.Leave(9.0, True), messages.End()):
+            self.setUp()
+            self.order(what, messages.Accept())
+            self.assertEqual((self.done, len(self.drains)), ([], 1))
+
+    def test_orphaned(self) -> None:
+        """One that has lost its parent before leaves; so does one that is sent TERM twice."""
+        self.lost("the other end has closed it")
+        self.assertEqual((self.done, len(self.drains)), ([], 1))
+        self.setUp()
+        self.term()
+        self.term()
+        self.order(messages.Accept())
+        self.assertEqual((self.done, len(self.drains)), ([], 1))
+
+    def test_change(self) -> None:
+        """What a change opens meanwhile accepts nobody either, until it does."""
+        self.order(self.change(4), messages.Commit(4, []))
+        self.assertEqual((self.fates, self.done), (["commit"], ["prepare", "pause", "enlist"]))
+        self.order(messages.Accept())
+        self.assertEqual(self.done[3:], ["accept", "resume"])
+
 
 class OrdersTests(WorkerCase):
     def setUp(self) -> None:
         super().setUp()
         self.begin()
+        self.order(messages.Accept())
         self.said.clear()
         self.done.clear()
 
@@ -253,12 +314,13 @@ class EndTests(WorkerCase):
     def setUp(self) -> None:
         super().setUp()
         self.begin()
+        self.order(messages.Accept())
         self.said.clear()
 
     def test_leaves(self) -> None:
-        """It drains once, as it was told first, then says its last numbers, and ends."""
+        """It drains once, in less time if it is told so meanwhile, then says its last numbers, and ends."""
         self.order(messages.Leave(9.0, True), messages.Leave(1.0, False))
-        self.assertEqual((self.drains, self.ends), ([(9.0, True)], []))
+        self.assertEqual((self.drains, self.hurries, self.ends), ([(9.0, True)], [1.0], []))
         self.over.callback(None)
         self.assertEqual([each.number for each in self.all(messages.Reported)], [0])
         self.assertFalse(self.is_closed)
