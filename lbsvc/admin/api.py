@@ -47,6 +47,8 @@ _STATUSES: Final = {
 }  # fmt: skip
 #: How many mistakes a problem's detail says; all stand in its errors.
 _SAID: Final = 5
+#: How many changes stand in an event; the answer says all.
+_MOST: Final = 20
 _READ_ONLY: Final = "the admin interface is read-only (admin.read_only)"
 
 
@@ -157,7 +159,7 @@ class Api(Resource):
         if told is not None:
             self._emit(
                 "info", "admin.change", f"{told.words}, by {call.who}", by=call.who, call=operation.name,
-                pool=told.pool, backend=told.backend, changes=list(told.changes),
+                pool=told.pool, backend=told.backend, changes=list(told.changes[:_MOST]),
             )  # fmt: skip
         if is_gone:
             return

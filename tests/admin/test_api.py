@@ -269,6 +269,16 @@ class ReloadTests(AskingCase):
         self.assertEqual([event for _, event, _, _ in self.events], ["admin.change"])
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
 
+    def test_many_changes(self) -> None:
+        """An event names a few of a reload's changes, so that its line stays short; the answer names all."""
+        self.control.pending = Deferred()
+        wire = self.send("POST", f"{API}/reload")
+        self.control.pending.callback(Applied(2, tuple(f"pools.p{number}: added" for number in range(1000))))
+        self.assertIn(b"pools.p999: added", wire.value())
+        self.assertEqual(
+            [len(fields["changes"]) for _, event, _, fields in self.events if event == "admin.change"], [20]
+        )
+
     def test_mistakes_of_ours(self) -> None:
         """A failure that nobody foresaw is a 500 without its text, and logged."""
         self.control.pending = Deferred()
