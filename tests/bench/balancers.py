@@ -7,6 +7,7 @@ ECDSA certificate.
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -144,11 +145,17 @@ def lbsvc_ahead(site: Site, layer: str, port: int) -> list[str]:
     return lbsvc(site, layer, port, pool="    connections: {keep_alive: 64}\n")
 
 
+def lbsvc_compiled(site: Site, layer: str, port: int) -> list[str]:
+    """The wheel that mypyc has made, of the Python that COMPILED names (-I: not what PYTHONPATH leads to)."""
+    return [os.environ["COMPILED"], "-I", *lbsvc(site, layer, port)[1:]]
+
+
 BALANCERS: dict[str, Callable[[Site, str, int], list[str]]] = {
     "haproxy": haproxy,
     "nginx": nginx,
     "caddy": caddy,
     "lbsvc": lbsvc,
+    "lbsvc+compiled": lbsvc_compiled,
     "lbsvc+log": lbsvc_with_log,
     "lbsvc+ahead": lbsvc_ahead,
 }

@@ -7,7 +7,8 @@ microseconds for each request (user and system time of the balancer's process tr
 HAProxy's: rates depend on who shares the machine. Balancers take turns round by round, so that a drift of
 the machine hits all alike; each is a single process on CPU 0, the client (wrk) and the backend (nginx) on
 CPU 1. Whatever is not installed is passed over, but wrk and nginx are needed. Health checks and metrics of
-ours stay on; access logs are off, but for `lbsvc+log`. `lbsvc+ahead`, where clients connect for each answer by layer 4, has
+ours stay on; access logs are off, but for `lbsvc+log`. `lbsvc+compiled` takes part where COMPILED is the path of a Python
+with the compiled wheel (COMPILED=/opt/compiled/bin/python). `lbsvc+ahead`, where clients connect for each answer by layer 4, has
 connections to its backends ready.
 
 `--svg FILE` draws the same (tests/bench/picture.py), `--json FILE` keeps it.
@@ -219,6 +220,8 @@ def takes_part(balancer: str, workload: Workload) -> bool:
         return workload.layer != "l4" and not workload.idle
     if balancer == "lbsvc+ahead":
         return workload.layer == "l4" and workload.headers == CLOSE
+    if balancer == "lbsvc+compiled":
+        return "COMPILED" in os.environ
     return balancer == "lbsvc" or shutil.which(balancer) is not None
 
 
