@@ -8,8 +8,8 @@ HAProxy's: rates depend on who shares the machine. Balancers take turns round by
 the machine hits all alike; each is a single process on CPU 0, the client (wrk) and the backend (nginx) on
 CPU 1. Whatever is not installed is passed over, but wrk and nginx are needed. Health checks and metrics of
 ours stay on; access logs are off, but for `lbsvc+log`. `lbsvc+compiled` takes part where COMPILED is the path of a Python
-with the compiled wheel (COMPILED=/opt/compiled/bin/python). `lbsvc+ahead`, where clients connect for each answer by layer 4, has
-connections to its backends ready.
+with the compiled wheel (COMPILED=/opt/compiled/bin/python). `lbsvc+ahead`, where clients connect for each answer by layer
+4, has connections to its backends ready.
 
 `--svg FILE` draws the same (tests/bench/picture.py), `--json FILE` keeps it.
 
