@@ -364,7 +364,7 @@ class Balancer(MultiService):
         delay, timeout = 0.0 if is_gentle else shutdown.delay, shutdown.drain_timeout
 
         def tell(text: str) -> None:
-            self.emit("info", "service.draining", text)
+            self.emit("warn" if text.startswith("cutting") else "info", "service.draining", text)
 
         if self.traffic is None:
             return Drain(self.reactor, delay, timeout, (), (), lambda: 0, tell, lambda: None)

@@ -306,6 +306,8 @@ class Attempt(ProcessProtocol):
     def fate(self) -> str:
         """How it has ended, in words."""
         how = f"by signal {self._signal}" if self._signal is not None else f"with exit code {self.exit_code}"
+        if self._words and not self.exit_code and self._signal is None:
+            return f"process {self.pid} gave up: {self._words}"
         why = self._words or "whatever it had to say stands on the standard error that it shares with us"
         return f"process {self.pid} ended {how}: {why}"
 

@@ -40,6 +40,7 @@ FOREIGN = {
         "Upgrade: h2c",
         "grpc-timeout",
         "MemoryDenyWriteExecute",
+        "journalctl -p warning -u lbsvc",
     ),
 }
 

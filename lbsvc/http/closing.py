@@ -16,6 +16,7 @@ from zope.interface import classImplements
 
 from lbsvc.http.site import HttpSite
 from lbsvc.net.deadlines import NEVER
+from lbsvc.net.peeking import peek
 from lbsvc.net.protocol import BareProtocol
 from lbsvc.net.unsent import undelivered, unsent
 
@@ -24,6 +25,8 @@ LINGER: Final = 5.0
 LINGER_BYTES: Final = 16 * 1024 * 1024
 #: The same, in seconds, while the process is overloaded: each is a descriptor that is held while there is too much to do.
 HURRY: Final = 1.0
+#: A drain gives a client that has just connected this many seconds to send its request.
+GRACE: Final = 1.0
 
 
 class EndingConnection(BareProtocol):
@@ -35,6 +38,7 @@ class EndingConnection(BareProtocol):
     is_ending = False  # what still comes is dropped
     is_lost = False
     _is_shut = False  # our side is closed: the client has been sent all there is
+    _is_late = False  # a drain has given it a second GRACE
     _left = 0  # bytes that the client had not taken when the deadline was set
     _moved_at = 0.0  # when it took some, after our side was closed
     _dropped = 0
@@ -51,6 +55,14 @@ class EndingConnection(BareProtocol):
             self.watch_write()
         else:
             self.deadline = NEVER  # it is lost at the end of this turn: nobody has to take anything any more
+
+    def lose_in_time(self) -> None:
+        """A drain: nothing has come. But where something lies unread it is we who are late, once."""
+        if peek(self.transport) and not self._is_late:
+            self._is_late = True
+            self.site.deadlines.watch(self, GRACE)
+        else:
+            self.lose()
 
     def linger(self) -> None:
         """Close though the client may still be sending: our side first, then read and drop until it has ended too."""

@@ -11,14 +11,12 @@ request is dropped whose answer is over, those of closing.py, or none.
 
 from __future__ import annotations
 
-from typing import Final
-
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from typing_extensions import override
 
 from lbsvc.errors import ProtocolViolation
-from lbsvc.http.closing import LINGER, LINGER_BYTES
+from lbsvc.http.closing import GRACE, LINGER, LINGER_BYTES
 from lbsvc.http.exchange import Exchange
 from lbsvc.http.fields import fields_of
 from lbsvc.http.framing import TO_END, wants_close
@@ -32,9 +30,6 @@ from lbsvc.net.arrival import Arrival
 from lbsvc.net.deadlines import NEVER
 from lbsvc.net.peeking import peek
 from lbsvc.net.unsent import undelivered
-
-#: A drain gives a client that has just connected this many seconds to send its request.
-GRACE: Final = 1.0
 
 
 class ServerConnection(PrefacedConnection):
@@ -201,7 +196,7 @@ class ServerConnection(PrefacedConnection):
         elif not self._reader.is_idle or self._begun:
             self._violated(ProtocolViolation(408, "", reason="client_timeout"))
         elif self.site.is_draining:
-            self.lose()
+            self.lose_in_time()
         else:
             self._rest()
 
@@ -316,7 +311,7 @@ class ServerConnection(PrefacedConnection):
             reader.release()
             self._resume()
             site.deadlines.watch(self, GRACE)
-        elif not self._keep or (site.is_draining and not (site.is_leaving and reader.buffer)):
+        elif not self._keep or (site.is_draining and not (site.is_leaving and (reader.buffer or self.is_stalled))):
             if self.has_finished or (wants_close(exchange.head) and not reader.buffer):
                 self.lose()
             else:

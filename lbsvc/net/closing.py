@@ -13,6 +13,7 @@ transport.
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet import error, main, tcp
@@ -42,6 +43,7 @@ class Closing(tcp.Connection):
     _tempDataLen = 0  # noqa: N815
     _shouldShutdown = False  # noqa: N815 (close() alone ends it: nobody else holds this socket)
     _pipe: Any = None
+    _is_held_back = False  # what was written last waits for our end, to leave with it
     _send: Any
     _recv: Any
     reactor: Reactor
@@ -70,6 +72,8 @@ class Closing(tcp.Connection):
             and not self._tempDataLen
             and not self._aborting
         ):
+            if self._is_held_back:
+                _push(self)
             self.connectionLost(DONE)
             return None
         return self.doWrite()
@@ -138,6 +142,14 @@ def lose(transport: Closing) -> None:
             elif not transport._settling:
                 transport._settling = True
                 transport.reactor._soon.append(transport)
+
+
+def _push(transport: Closing) -> None:
+    """Send what is held back, with our end: close(2) alone would throw it away where something lies unread, and reset."""
+    try:
+        transport.socket.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass  # it is lost already
 
 
 def _finish(transport: Closing) -> None:

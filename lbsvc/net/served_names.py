@@ -130,6 +130,8 @@ class ServedNames:
         context.set_session_cache_mode(SSL.SESS_CACHE_SERVER)
         context.set_timeout(SESSION_LIFETIME if self._authorities is None else CLIENT_SESSION_LIFETIME)
         offered = tuple(name.encode() for name in settings.alpn)
+        if b"http/1.1" in offered and b"http/1.0" not in offered:
+            offered += (b"http/1.0",)  # curl --http1.0 offers nothing else; any HTTP/1 is spoken alike
         if offered:
             _lib.SSL_CTX_set_alpn_select_cb(context._context, _alpn_choice(offered), _ffi.NULL)
         # On each of them: after a HelloRetryRequest the callback of the context that was switched to is called. And a

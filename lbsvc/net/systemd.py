@@ -4,8 +4,9 @@ Promises
 - `take_passed_sockets` reads LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES once: they are gone from the environment afterwards,
   and no child of ours inherits a descriptor. What was meant for another process is left alone. What cannot be served (a
   datagram socket, a FIFO, an accepted connection, a descriptor that is not there) is refused, every mistake at once.
-- It does not matter who looks first: importing twisted.internet.endpoints takes the variables away, and where Twisted can
-  write no dropin.cache (installed by root, run by somebody else) it imports that whenever it looks for plugins.
+- Of sockets with names, as systemd passes them, it does not matter who looks first: importing twisted.internet.endpoints
+  takes the variables away, and where Twisted can write no dropin.cache (installed by root, run by somebody else) it imports
+  that whenever it looks for plugins.
 - Several sockets of one name are a list, in the order in which they were passed; sockets without a name are "unknown", as
   systemd calls them.
 - `open_passed` gives sockets of their own for a name: duplicates, so that a listener may close them and another one, after a

@@ -177,6 +177,7 @@ class FastConnection(Closing):
         if not self._direct or not self._is_plain or not 0 < len(data) <= JOIN_BELOW:
             self.write(data)
             return
+        self._is_held_back = True
         try:
             sent = self._send(data, socket.MSG_MORE)
         except BlockingIOError:

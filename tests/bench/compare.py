@@ -345,6 +345,10 @@ def main() -> None:
     parser.add_argument("workloads", nargs="?", default="http,l4", help=f"some of {','.join(WORKLOADS)}")
     options = parser.parse_args()
     os.environ["PATH"] += ":/usr/sbin:/sbin"
+    if min(options.rounds, options.seconds) < 1:
+        parser.error("rounds and seconds are 1 at least")
+    if unwritable := [each for each in (options.svg, options.json) if each and not each.parent.is_dir()]:
+        parser.error(f"{unwritable[0]}: there is no such folder")
     chosen, balancers = options.workloads.split(","), options.balancers.split(",")
     for name, known in [(each, WORKLOADS) for each in chosen] + [(each, BALANCERS) for each in balancers]:
         if name not in known:

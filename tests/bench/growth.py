@@ -281,6 +281,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=2, help="of load in each round")
     parser.add_argument("parts", nargs="?", default="routes,watched", help=f"some of {','.join(PARTS)}")
     options = parser.parse_args()
+    if min(options.rounds, options.seconds) < 1:
+        parser.error("rounds and seconds are 1 at least")
     if unknown := [part for part in options.parts.split(",") if part not in PARTS]:
         parser.error(f"{', '.join(unknown)}: not of {', '.join(PARTS)}")
     os.environ["PATH"] += ":/usr/sbin:/sbin"

@@ -14,6 +14,7 @@ the first pick, and microseconds for the first pick of a client thereafter.
 
 from __future__ import annotations
 
+import argparse
 import random
 import sys
 from collections.abc import Callable, Collection
@@ -148,7 +149,9 @@ def time_after_change(algorithm: str, size: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    algorithms = sys.argv[1:] or sorted(ALGORITHMS)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("algorithms", nargs="*", choices=[[], *sorted(ALGORITHMS)])
+    algorithms = parser.parse_args().algorithms or sorted(ALGORITHMS)
     times: dict[tuple[str, str, int], list[float]] = {}
     all_jobs = jobs(algorithms)
     for _ in range(REPEATS):

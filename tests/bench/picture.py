@@ -9,8 +9,8 @@ says so, and their number. Numbers beside bars are microseconds of CPU for each 
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -112,9 +112,12 @@ def draw(results: Results, caption: str) -> str:
 
 def main() -> None:
     """From JSON to SVG."""
-    source, target = sys.argv[1:]
-    found = json.loads(Path(source).read_text())
-    Path(target).write_text(draw(found["workloads"], found["caption"]))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("source", type=Path, help="what compare.py --json has written")
+    parser.add_argument("target", type=Path, help="the picture")
+    options = parser.parse_args()
+    found = json.loads(options.source.read_text())
+    options.target.write_text(draw(found["workloads"], found["caption"]))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from lbsvc.http.closing import GRACE
 from lbsvc.http.reading import AHEAD, TURN
-from lbsvc.http.server import GRACE
 from tests.http.road import DATE, Road, RoadCase, timeouts
 
 GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -233,6 +233,36 @@ class DrainTests(RoadCase):
             else:
                 road.run(GRACE)
                 self.assertFalse(client.is_open)
+
+    def test_late_ourselves(self) -> None:
+        """Where a request lies unread when the moment is over a connection has another one, but no third."""
+        for unread in (None, b"G"):
+            road = self.road(own="mine")
+            client = road.client()
+            road.site.drain()
+            client.server.transport.peek = lambda found=unread: found
+            road.run(GRACE + 0.4)
+            self.assertIs(client.is_open, unread is not None)
+            road.run(GRACE + 0.4)
+            self.assertFalse(client.is_open)
+
+    def test_stalled_where_others_serve_on(self) -> None:
+        """A client that is slow to read an answer which has promised to keep the connection may send one more request."""
+        road = self.road()
+        client = road.client()
+        client.send(GET)
+        client.transport.pauseProducing()
+        road.upstream().send(sized(b"x" * 300_000))
+        road.run()
+        self.assertTrue(client.server.is_stalled)
+        road.site.leave()
+        road.run()
+        client.transport.resumeProducing()
+        road.run()
+        client.send(GET)
+        road.upstream().send(OK)
+        first, last = client.answers()
+        self.assertEqual((len(first.body), last.body, last.headers[b"connection"]), (300_000, b"ok", b"close"))
 
     def test_between_pipelined_requests(self) -> None:
         """Where others serve on, requests that had come together are all answered."""

@@ -51,6 +51,17 @@ class LastWriteTests(ReactorCase):
         self.assertEqual(self.read_all(far), b"0123456789" * 1000)
         self.assertEqual(flags[0], (socket.MSG_MORE,))
 
+    def test_unread_bytes(self) -> None:
+        """Though something lies unread, so that the end is a reset, what was said last has left before."""
+        server, far = self.accepted()
+        server.transport.pauseProducing()
+        far.sendall(b"more")
+        self.turn(3)
+        write_last(server.transport, b"bye")
+        server.transport.loseConnection()
+        self.spin(lambda: server.lost)
+        self.assertEqual(far.recv(10), b"bye")
+
     def test_nobody_there(self) -> None:
         """To a client that has reset nothing is raised, and the loss is told once."""
         server, far = self.accepted()

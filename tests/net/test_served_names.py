@@ -153,6 +153,12 @@ class ProtocolTests(ListenerCase):
         self.assertEqual(self.agreed((), (b"http/1.1",)), b"")
         self.assertEqual(self.agreed(("x",), ()), b"")
 
+    def test_old_clients(self) -> None:
+        """Who offers HTTP/1.0 alone is one of HTTP/1, where that is spoken, and gets 1.1 if it offers both."""
+        self.assertEqual(self.agreed(("h2", "http/1.1"), (b"http/1.0",)), b"http/1.0")
+        self.assertEqual(self.agreed(("h2", "http/1.1"), (b"http/1.0", b"http/1.1")), b"http/1.1")
+        self.assertIn("no application protocol", self.refused(("h2",), (b"http/1.0",)))
+
     def test_h2(self) -> None:
         """HTTP/2 is agreed on where both sides have it, by our order."""
         self.assertEqual(self.agreed(("h2", "http/1.1"), (b"http/1.1", b"h2")), b"h2")
