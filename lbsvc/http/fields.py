@@ -87,6 +87,7 @@ DASHED: Final = bytes.maketrans(b"_.", b"--")
 
 _memory: dict[bytes, Field] = {}
 _MEMORY_LINES: Final = 4096
+_date: list[bytes] = [b""]  # the Date line that is remembered
 _MEMORY_LINE_SIZE: Final = 256
 #: Names as they are spelled, of whatever lines: what `_judge_name` has said.
 _names: dict[bytes, tuple[bytes, int, bool]] = {}
@@ -172,6 +173,9 @@ def judge(line: bytes, rules: Rules) -> Field:
         kind = BAD_HOST
     field = (lower, value, b"%b: %b\r\n" % (name, value), kind)
     if is_remembered and len(line) <= _MEMORY_LINE_SIZE:
+        if kind == DATE:  # each second has its own: only the last one comes again
+            _memory.pop(_date[0], None)
+            _date[0] = line
         if len(_memory) >= _MEMORY_LINES:
             _memory.clear()
         _memory[line] = field

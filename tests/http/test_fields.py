@@ -279,6 +279,13 @@ class MemoryTests(TestCase):
             self.assertRaises(ProtocolViolation, judge, line, RULES)
         self.assertEqual(fields._memory, {})
 
+    def test_dates(self) -> None:
+        """Of Date lines, of which each second has its own, the last one is remembered."""
+        for second in (b"01", b"02", b"02", b"03"):
+            judge(b"Date: Sun, 22 Nov 2026 10:00:" + second + b" GMT", RULES)
+            judge(b"Server: x", RULES)
+        self.assertEqual(list(fields._memory), [b"Server: x", b"Date: Sun, 22 Nov 2026 10:00:03 GMT"])
+
     def test_meaning_is_not_remembered(self) -> None:
         """A remembered line is judged in its section again: what it means there is never taken from memory."""
         for _ in range(2):
