@@ -230,6 +230,8 @@ class Prober:
     def _set_health(self, health: str, detail: str) -> None:
         """Tell everybody."""
         self.backend.health = health
+        if health == "up":
+            self.backend.is_suspect = False  # that it could not be reached a moment ago is over
         try:
             self.on_learned(self.backend)
             self._on_flip(self.backend, detail)

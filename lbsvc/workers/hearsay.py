@@ -104,6 +104,8 @@ class Names:
 
 def _believe(backend: Backend, verdict: Verdict) -> None:
     if backend.state != "maint":
+        if verdict.health == "up" != backend.health:
+            backend.is_suspect = False
         backend.health, backend.last_check = verdict.health, verdict.last_check
 
 

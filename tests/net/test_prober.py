@@ -63,6 +63,16 @@ class Probing:
         return self.checker._probers[self.only]
 
 
+class Suspected(TestCase):
+    def test_back(self) -> None:
+        """One that could not be reached a moment ago, and is found to be back, is trusted at once."""
+        probing = Probing()
+        probing.only.is_suspect = True
+        probing.start()
+        self.assertEqual((probing.only.health, probing.only.is_suspect), ("up", False))
+        self.assertTrue(probing.pool.can_serve(probing.only))
+
+
 class Tcp(TestCase):
     def test_open(self) -> None:
         """HC-1, HC-10: an open port is up with the first check, which begins at once and closes cleanly."""

@@ -57,6 +57,14 @@ class HearsayTests(SynchronousTestCase):
         self.hearsay.recheck(one)
         self.assertEqual(one.health, "up")
 
+    def test_trusted_again(self) -> None:
+        """Who is told to be back is no longer suspected of being out of reach; who is told to be up still is."""
+        one = self.make("a")
+        for was, is_suspect in (("down", False), ("up", True)):
+            one.health, one.is_suspect = was, True
+            self.hearsay.hear([verdict("a", "up")])
+            self.assertIs(one.is_suspect, is_suspect)
+
     def test_maint(self) -> None:
         """Of one that people have taken out nothing is known."""
         one = self.make("a")
